@@ -1,0 +1,77 @@
+//! A hint: "this object of this charge permission changed, go and look". That is all a notification says.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::ids::ObjectId;
+
+/// The kind of object a notification names (`ObjectType`).
+/// Source: <https://developer.amazon.com/docs/amazon-pay-checkout/set-up-instant-payment-notifications.html>.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ObjectType {
+    /// A charge permission.
+    ChargePermission,
+    /// A charge.
+    Charge,
+    /// A refund.
+    Refund,
+    /// A dispute.
+    Chargeback,
+}
+
+impl ObjectType {
+    /// As Amazon spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ChargePermission => "CHARGE_PERMISSION",
+            Self::Charge => "CHARGE",
+            Self::Refund => "REFUND",
+            Self::Chargeback => "CHARGEBACK",
+        }
+    }
+
+    /// Reads Amazon's spelling.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::ChargePermission, Self::Charge, Self::Refund, Self::Chargeback]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+    }
+}
+
+/// A reason to look at one object. Hints of one object collapse into one: the newest notification stands for all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hint {
+    /// What kind of object changed.
+    pub object_type: ObjectType,
+    /// Which one.
+    pub object_id: ObjectId,
+    /// What is stored of it.
+    pub note: HintNote,
+}
+
+/// The stored part of a hint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HintNote {
+    /// `MessageId` of the newest notification.
+    pub message_id: String,
+    /// Its SNS Timestamp (signed).
+    pub published_at: Timestamp,
+    /// Looks that Amazon refused (400, 403, 404) so far.
+    #[serde(default)]
+    pub refusals: u32,
+    /// Not before this time; set when a look failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+}
+
+impl Hint {
+    /// The field of the hints hash: `<object type>:<object id>`.
+    #[must_use]
+    pub fn field(&self) -> String {
+        format!("{}:{}", self.object_type.as_str(), self.object_id)
+    }
+}

@@ -1,0 +1,13 @@
+//! The vocabulary of the service: identifiers, money, what Amazon says, what a charge intent is, and what we tell others.
+//!
+//! Pure values with their transitions. Nothing here does I/O, reads a clock or draws a random number.
+
+pub mod charge;
+pub mod charge_intent;
+pub mod charge_request;
+pub mod event;
+pub mod hint;
+pub mod ids;
+pub mod money;
+pub mod permission;
+pub mod verdict;
