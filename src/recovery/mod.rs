@@ -1,1 +1,15 @@
-//! To be written.
+//! What to do about a charge: pure functions from what is stored, what Amazon says and the time, to what happens next.
+//!
+//! - [`policy`]: the numbers. When to try again, how often, for how long.
+//! - [`decide`]: one charge permission at a time: what to look at, then what to do.
+//! - [`settle`]: what the answer to a send does to its intent.
+//! - [`found`]: what a charge found at Amazon does to the intent it was made for.
+//!
+//! Nothing here is async, reads a clock or draws a random number: time and jitter are values.
+
+pub mod decide;
+pub mod draft;
+pub mod found;
+pub mod permission;
+pub mod policy;
+pub mod settle;

@@ -1,1 +1,166 @@
-//! To be written.
+//! The only door to Redis: key names, one typed wrapper per Lua script, and nothing that decides.
+//!
+//! - [`notifications`]: accept and quarantine what the public listener verified.
+//! - [`charges`]: submit, read and cancel charge intents.
+//! - [`reconciliations`]: claim a permission, renew its lease, mark a send, commit.
+//! - [`consumers`]: read the events as a consumer group.
+//! - [`account`]: the marker, the stop switch, recovery after a loss, readiness.
+//!
+//! Each script is one file under `lua/` with its KEYS, ARGV, RETURNS and WHY.
+
+pub mod account;
+pub mod charges;
+mod connection;
+pub mod consumers;
+pub mod housekeeping;
+pub mod keys;
+pub mod notifications;
+pub mod reconciliations;
+mod record;
+mod script;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::model::ids::Account;
+use connection::Connection;
+pub use connection::check_url;
+use keys::Keys;
+
+/// How the store is set.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// `redis://` or `rediss://` URL (`REDIS_URL`); may hold a password.
+    pub url: SecretString,
+    /// First part of every key (`KEY_PREFIX`).
+    pub key_prefix: String,
+    /// How long a `MessageId` is remembered (`DEDUPE_TTL`).
+    pub dedupe_ttl: Duration,
+    /// How long the journal is kept (`JOURNAL_RETENTION`).
+    pub journal_retention: Duration,
+    /// How long events are kept (`EVENT_RETENTION`).
+    pub event_retention: Duration,
+    /// How long ended intents are kept (`INTENT_RETENTION`).
+    pub intent_retention: Duration,
+    /// X: how long an old copy of a send may still be accepted by Amazon (`CONFIRMATION_DELAY`).
+    pub confirmation_delay: Duration,
+    /// How long a claim holds its permission.
+    pub lease: Duration,
+    /// Bounds of what may grow.
+    pub bounds: Bounds,
+}
+
+/// What may grow, and how far.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Events in the stream; beyond it no new number is marked and submissions are refused.
+    pub events: usize,
+    /// Entries kept aside; beyond it notifications that need it are refused.
+    pub quarantine: usize,
+    /// Hints of one permission that wait for their reconciliation.
+    pub hints_per_permission: usize,
+    /// Open intents of one permission.
+    pub open_per_permission: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { events: 1_000_000, quarantine: 10_000, hints_per_permission: 1_000, open_per_permission: 100 }
+    }
+}
+
+/// What went wrong at the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Redis cannot be reached, refuses writes, or did not answer in time. It may have executed the command.
+    #[error("Redis does not answer: {0}")]
+    Unavailable(#[from] redis::RedisError),
+    /// The server has no marker: it is new, was emptied, or is another one.
+    #[error(
+        "Redis holds no marker for this account; if it is new run `amazon-pay-ipn init --first`, if data was lost `init --after-loss`"
+    )]
+    NoMarker,
+    /// A key is used for something else.
+    #[error("Redis key {0} is not of the type this service writes")]
+    WrongType(String),
+    /// A bound is reached.
+    #[error("{0} is full")]
+    Full(&'static str),
+    /// A script answered what its wrapper does not know.
+    #[error("script {script} answered {reply}")]
+    Unexpected {
+        /// Name of the script.
+        script: &'static str,
+        /// Its answer, cut.
+        reply: String,
+    },
+    /// A record cannot be read.
+    #[error("record {key} cannot be read: {why}")]
+    Corrupt {
+        /// The key.
+        key: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The store of one account. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    connection: Connection,
+    keys: Keys,
+    source: String,
+    account: Account,
+    settings: StoreSettings,
+    clock: Clock,
+    due_changed: Notify,
+}
+
+impl Store {
+    /// Connects lazily: the first command makes the connection, and a lost one is made again.
+    ///
+    /// # Errors
+    /// When the URL is not one of Redis.
+    pub fn connect(settings: StoreSettings, account: Account, clock: Clock) -> Result<Self, StoreError> {
+        Ok(Self(Arc::new(Inner {
+            connection: Connection::open(&settings.url)?,
+            keys: Keys::new(&settings.key_prefix, &account),
+            source: format!("amazon-pay-ipn/{}/{}", account.environment, account.merchant),
+            account,
+            settings,
+            clock,
+            due_changed: Notify::new(),
+        })))
+    }
+
+    /// The key names, for documentation and tests.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    /// Wakes one waiting reconciler: something became due through this process.
+    pub fn nudge(&self) {
+        self.0.due_changed.notify_one();
+    }
+
+    /// Completes when something became due through this process.
+    pub async fn nudged(&self) {
+        self.0.due_changed.notified().await;
+    }
+
+    fn now_text(&self) -> String {
+        self.0.clock.now().to_string()
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

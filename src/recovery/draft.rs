@@ -1,0 +1,291 @@
+//! An intent while it is being decided about: the value, and the events of the transitions made so far.
+//!
+//! Every transition of an intent is one method here, so that no state changes without its event.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::policy::{MonthPark, Policy, Sweep};
+use crate::model::charge_intent::{ChargeIntent, NumberStatus, Outcome, Park, Stage, Trigger, Why};
+use crate::model::event::{Event, EventType};
+use crate::model::ids::ChargeId;
+use crate::model::permission::{InstrumentDigest, PermissionKind};
+
+/// An intent under decision.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    /// The intent as it will be.
+    pub intent: ChargeIntent,
+    /// What is told with the transition: written only if the transition takes place.
+    pub events: Vec<Event>,
+    /// What a person must know whether or not the intent changes.
+    pub alerts: Vec<Event>,
+}
+
+impl Draft {
+    /// Starts from what is stored.
+    #[must_use]
+    pub fn new(intent: ChargeIntent) -> Self {
+        Self { intent, events: Vec::new(), alerts: Vec::new() }
+    }
+
+    /// Adds an event about the intent as it is now.
+    pub fn tell(&mut self, kind: EventType, extra: Value) {
+        self.events.push(Event::of_charge(kind, &self.intent, extra));
+    }
+
+    /// Asks for a person.
+    pub fn alert(&mut self, kind: &str, message: &str, extra: Value) {
+        let mut data = json!({ "id": self.intent.id, "chargePermissionId": self.intent.request.charge_permission_id });
+        if let (Some(data), Value::Object(extra)) = (data.as_object_mut(), extra) {
+            data.extend(extra);
+        }
+        self.alerts.push(Event::attention(kind, message, data));
+    }
+
+    /// Plans a send.
+    pub fn schedule(&mut self, at: Timestamp, why: Why) {
+        self.intent.progress.stage = Stage::Scheduled { at, why };
+        let reason = self.intent.progress.last_reason.clone();
+        self.tell(EventType::ChargeScheduled, json!({ "at": at, "why": why, "lastReason": reason }));
+    }
+
+    /// Moves a planned send without telling: the plan is the same, only the asking has to wait.
+    pub fn defer(&mut self, until: Timestamp) {
+        if let Stage::Scheduled { at, .. } = &mut self.intent.progress.stage {
+            *at = until.max(*at);
+        }
+    }
+
+    /// Waits for the buyer: the instrument must be updated.
+    pub fn park_for_instrument(
+        &mut self,
+        now: Timestamp,
+        policy: &Policy,
+        baseline: Option<InstrumentDigest>,
+        non_chargeable_seen: bool,
+    ) {
+        let park = Park::Instrument { baseline, non_chargeable_seen, echo_look_at: None };
+        self.intent.progress.stage = Stage::Parked { since: now, park };
+        let reason = self.intent.progress.last_reason.clone();
+        self.tell(EventType::ChargeParked, json!({ "for": "instrument", "reasonCode": reason }));
+        let extra = json!({
+            "action": "update_payment_method",
+            "reasonCode": reason,
+            "updateUrl": policy.update_link(&self.intent),
+            "before": policy.window_end(&self.intent),
+        });
+        self.tell(EventType::ChargeActionRequired, extra);
+    }
+
+    /// Waits for a person: something we do not understand.
+    pub fn park_for_attention(&mut self, now: Timestamp, reason: &str) {
+        self.intent.progress.last_reason = Some(reason.to_owned());
+        self.intent.progress.stage = Stage::Parked { since: now, park: Park::Attention };
+        self.tell(EventType::ChargeParked, json!({ "for": "attention", "reasonCode": reason }));
+        self.alert(
+            "charge_parked",
+            "a charge was parked because its answer is not understood",
+            json!({ "reasonCode": reason }),
+        );
+    }
+
+    /// Waits for the next month; gives up when that was done often enough. The window stands still meanwhile.
+    pub fn park_for_month(&mut self, now: Timestamp, policy: &Policy) {
+        self.intent.progress.last_reason = Some("PeriodicAmountExceeded".to_owned());
+        let at = match policy.month_park(&self.intent, now) {
+            MonthPark::GiveUp => {
+                self.abandon(now, "PeriodicAmountExceeded", Outcome::Verified);
+                return;
+            }
+            MonthPark::StillTheOldMonth { at } => at,
+            MonthPark::Until { turn, at } => {
+                self.intent.progress.month_parks += 1;
+                self.intent.progress.month_turn = Some(turn);
+                at
+            }
+        };
+        self.intent.progress.stand_still(at.duration_since(now).try_into().unwrap_or_default());
+        self.intent.progress.trigger = Trigger::NewMonth;
+        self.schedule(at, Why::Attempt);
+    }
+
+    /// Stops until an operator resolves it.
+    pub fn hold(&mut self, reason: &str) {
+        self.intent.progress.stage = Stage::Held { reason: reason.to_owned() };
+        self.tell(EventType::ChargeHeld, json!({ "reason": reason }));
+        self.alert("charge_held", "a charge is held and needs an operator", json!({ "reason": reason }));
+    }
+
+    /// A charge exists and Amazon is deciding.
+    pub fn pend(&mut self, charge: ChargeId, now: Timestamp, state: &str) {
+        self.intent.progress.charge = Some(charge.clone());
+        self.intent.progress.look_at = Some(Sweep::Pending(now).next(now));
+        self.intent.progress.stage = Stage::Pending { charge: charge.clone(), since: now, alerted: false };
+        self.tell(EventType::ChargePending, json!({ "chargeId": charge, "chargeState": state }));
+    }
+
+    /// Authorised; waits for its capture.
+    pub fn authorize(&mut self, charge: ChargeId, now: Timestamp, expires_at: Option<Timestamp>) {
+        self.intent.progress.charge = Some(charge.clone());
+        self.intent.progress.look_at = Some(Sweep::Quiet.next(now));
+        self.intent.progress.stage = Stage::Authorized { charge: charge.clone(), expires_at };
+        self.tell(EventType::ChargeAuthorized, json!({ "chargeId": charge, "expiresAt": expires_at }));
+    }
+
+    /// The money is ours. `number` is the number the charge was made under.
+    pub fn capture(&mut self, charge: ChargeId, number: u32, now: Timestamp) {
+        let progress = &mut self.intent.progress;
+        progress.charge = Some(charge.clone());
+        progress.stage = Stage::Captured { charge: charge.clone(), at: now };
+        let extra = json!({
+            "chargeId": charge,
+            // The attempts that were declined, and this one.
+            "attempts": progress.attempts.saturating_add(1),
+            "recoveredBy": progress.trigger,
+        });
+        self.events.push(Event::of_number(EventType::ChargeCaptured, &self.intent, number, extra));
+    }
+
+    /// Canceled by the caller.
+    pub fn cancel(&mut self, now: Timestamp, outcome: Outcome) {
+        self.intent.progress.stage = Stage::Canceled { at: now, outcome };
+        self.tell(EventType::ChargeCanceled, json!({ "outcome": outcome }));
+    }
+
+    /// Given up. The event says what the merchant can do.
+    pub fn abandon(&mut self, now: Timestamp, reason: &str, outcome: Outcome) {
+        self.abandon_with(now, reason, outcome, json!({}));
+    }
+
+    /// As [`Self::abandon`], with more to say.
+    pub fn abandon_with(&mut self, now: Timestamp, reason: &str, outcome: Outcome, extra: Value) {
+        self.intent.progress.stage = Stage::Abandoned { at: now, reason: reason.to_owned(), outcome };
+        let mut data = json!({ "reason": reason, "outcome": outcome, "whatToDo": what_to_do(reason, outcome) });
+        if let (Some(data), Value::Object(extra)) = (data.as_object_mut(), extra) {
+            data.extend(extra);
+        }
+        self.tell(EventType::ChargeAbandoned, data);
+    }
+
+    /// Resolves the current number by a definite answer: the next send takes the next number.
+    pub fn next_number(&mut self) {
+        self.intent.number = self.intent.number.next();
+    }
+
+    /// Ends an intent whose number is still unknown, as the caller wished or because time is up.
+    pub fn end_unverified(&mut self, now: Timestamp, reason: &str) {
+        if self.intent.cancel_requested_at.is_some() {
+            self.cancel(now, Outcome::Unverified);
+        } else {
+            self.abandon(now, reason, Outcome::Unverified);
+        }
+    }
+
+    /// Whether a number is unknown.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.intent.number.status == NumberStatus::Unknown
+    }
+}
+
+/// What the merchant does about an abandoned charge (guides REC G9, G18; SW G16).
+fn what_to_do(reason: &str, outcome: Outcome) -> &'static str {
+    if outcome == Outcome::Unverified {
+        return "look in Seller Central whether a charge exists before charging in another way";
+    }
+    match reason {
+        "TransactionAmountExceeded" => "charge a smaller amount, or ask for another payment method",
+        "PeriodicAmountExceeded" => "the monthly limit stays in the way: ask for another payment method",
+        _ => {
+            "re-engage the buyer before the next cycle: a new checkout (recurring), or setting up the Saved Wallet again"
+        }
+    }
+}
+
+/// The kind of consent in words, for events.
+#[must_use]
+pub fn kind_text(kind: Option<&PermissionKind>) -> Option<&str> {
+    match kind? {
+        PermissionKind::OneTime => Some("OneTime"),
+        PermissionKind::Recurring => Some("Recurring"),
+        PermissionKind::PaymentMethodOnFile => Some("PaymentMethodOnFile"),
+        PermissionKind::Other(text) => Some(text),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Values that the tests of the pure core start from.
+
+    use super::*;
+    use crate::model::charge_intent::{Number, Progress};
+    use crate::model::charge_request::ChargeRequest;
+    use crate::model::money::Money;
+    use crate::model::permission::{PermissionState, PermissionView};
+
+    pub(crate) fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    pub(crate) fn start() -> Timestamp {
+        at("2026-01-30T10:00:00Z")
+    }
+
+    pub(crate) fn intent() -> ChargeIntent {
+        let request = ChargeRequest {
+            charge_permission_id: "C01-0000000-0000001".parse().unwrap(),
+            charge_amount: Money::parse("14.00", "USD".parse().unwrap()).unwrap(),
+            capture_now: true,
+            soft_descriptor: None,
+            can_handle_pending_authorization: false,
+            merchant_metadata: None,
+            provider_metadata: None,
+            charge_initiator: None,
+            channel: None,
+            platform_id: None,
+            simulation_code: None,
+        };
+        ChargeIntent {
+            id: "renewal-1".parse().unwrap(),
+            request,
+            submitted_at: start(),
+            number: Number::fresh(0),
+            cancel_requested_at: None,
+            stopped_ms: 0,
+            progress: Progress::new(Stage::Scheduled { at: start(), why: Why::Attempt }, start()),
+        }
+    }
+
+    /// The intent after its number was marked `sends` times, the last time at `last`.
+    pub(crate) fn marked(sends: u32, last: Timestamp, tainted: bool) -> ChargeIntent {
+        let mut intent = intent();
+        intent.number.status = NumberStatus::Unknown;
+        intent.number.sends = sends;
+        intent.number.first_mark = Some(start());
+        intent.number.last_mark = Some(last);
+        intent.number.tainted = tainted;
+        intent
+    }
+
+    pub(crate) fn view(state: PermissionState, reasons: &[&str]) -> PermissionView {
+        PermissionView {
+            id: "C01-0000000-0000001".parse().unwrap(),
+            kind: Some(PermissionKind::Recurring),
+            state,
+            reasons: reasons.iter().map(|reason| (*reason).to_owned()).collect(),
+            release_environment: Some(crate::model::ids::Environment::Sandbox),
+            amount_limit: None,
+            amount_balance: None,
+            instrument: Some(digest("Visa ****1111")),
+        }
+    }
+
+    pub(crate) fn digest(descriptor: &str) -> InstrumentDigest {
+        InstrumentDigest::of(&"A1".parse().unwrap(), &"C01-0000000-0000001".parse().unwrap(), descriptor)
+    }
+
+    pub(crate) fn kinds(draft: &Draft) -> Vec<&'static str> {
+        draft.events.iter().map(|event| event.kind.trim_start_matches("amazonpay.").trim_end_matches(".v1")).collect()
+    }
+}

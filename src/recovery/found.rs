@@ -1,0 +1,141 @@
+//! What a charge found at Amazon does to the intent it was made for: by the answer to a send, by Get Charge on a pending charge, or
+//! because a notification named it.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::draft::Draft;
+use super::policy::{Policy, Sweep};
+use super::settle::{confirm, declined};
+use crate::model::charge::{ChargeState, ChargeView};
+use crate::model::charge_intent::{NumberStatus, Outcome, Stage};
+use crate::model::event::{Event, EventType};
+use crate::model::verdict::Decline;
+
+/// The answer to a send named this charge. The number's status is already `Answered`.
+pub fn answered(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy: &Policy) {
+    let number = draft.intent.number.value;
+    follow(draft, view, number, now, policy);
+}
+
+/// A charge was read because a notification named it or because it was pending. Only a success resolves an unknown number, or the
+/// very charge that an answer named: a declined charge may belong to an earlier number, or to an earlier copy of this one.
+pub fn found(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy: &Policy) {
+    let number = view.tag.as_ref().map_or(draft.intent.number.value, |tag| tag.number);
+    let known = draft.intent.progress.charge.as_ref() == Some(&view.id);
+    if draft.intent.stage().is_terminal() {
+        found_after_the_end(draft, view, known, number, now);
+        return;
+    }
+    if view.state.is_success() && !known && holds_another_charge(draft) {
+        second_success(draft, view);
+        return;
+    }
+    if known || view.state.is_success() {
+        if number == draft.intent.number.value {
+            draft.intent.number.status = NumberStatus::Answered;
+        }
+        follow(draft, view, number, now, policy);
+    }
+}
+
+/// Whether money is already held or taken for the intent.
+fn holds_another_charge(draft: &Draft) -> bool {
+    matches!(draft.intent.stage(), Stage::Authorized { .. } | Stage::Captured { .. })
+}
+
+fn found_after_the_end(draft: &mut Draft, view: &ChargeView, known: bool, number: u32, now: Timestamp) {
+    if !view.state.is_success() {
+        return;
+    }
+    match draft.intent.stage() {
+        Stage::Captured { .. } if known => {}
+        Stage::Captured { .. } => second_success(draft, view),
+        Stage::Canceled { outcome, .. } | Stage::Abandoned { outcome, .. }
+            if *outcome == Outcome::Unverified && view.state == ChargeState::Captured =>
+        {
+            draft.capture(view.id.clone(), number, now);
+        }
+        _ => draft.alert(
+            "charge_after_end",
+            "a charge succeeded for an intent that has ended; refund or keep it",
+            json!({ "chargeId": view.id, "chargeState": view.state }),
+        ),
+    }
+}
+
+/// Two charges succeeded for one intent. It cannot be undone here; it is never ignored.
+fn second_success(draft: &mut Draft, view: &ChargeView) {
+    let first = draft.intent.progress.charge.clone();
+    draft.alert(
+        "duplicate_charge",
+        "two charges succeeded for one intent: refund one of them",
+        json!({ "chargeIds": [first, view.id] }),
+    );
+}
+
+/// The intent follows the state of its charge.
+fn follow(draft: &mut Draft, view: &ChargeView, number: u32, now: Timestamp, policy: &Policy) {
+    match &view.state {
+        ChargeState::Captured => draft.capture(view.id.clone(), number, now),
+        ChargeState::Authorized => match draft.intent.stage() {
+            Stage::Authorized { .. } => draft.intent.progress.look_at = Some(Sweep::Quiet.next(now)),
+            _ => draft.authorize(view.id.clone(), now, view.expires_at),
+        },
+        ChargeState::AuthorizationInitiated | ChargeState::CaptureInitiated => pending(draft, view, now),
+        ChargeState::Canceled if draft.intent.cancel_requested_at.is_some() => draft.cancel(now, Outcome::Verified),
+        ChargeState::Canceled => {
+            let reason = view.reason.clone().unwrap_or_else(|| "Canceled".to_owned());
+            draft.intent.progress.last_reason = Some(reason.clone());
+            draft.abandon_with(now, &reason, Outcome::Verified, json!({ "chargeId": view.id }));
+        }
+        ChargeState::Declined => charge_declined(draft, view, now, policy),
+        ChargeState::Other(state) => {
+            pending(draft, view, now);
+            let extra = json!({ "chargeId": view.id, "chargeState": state });
+            draft.alert("unknown_charge_state", "Amazon reports a charge state that is not known here", extra);
+        }
+    }
+}
+
+fn pending(draft: &mut Draft, view: &ChargeView, now: Timestamp) {
+    match draft.intent.stage() {
+        Stage::Pending { since, .. } => draft.intent.progress.look_at = Some(Sweep::Pending(*since).next(now)),
+        _ => draft.pend(view.id.clone(), now, view.state.as_str()),
+    }
+}
+
+/// The charge of the current number was declined after all. If the send that gave it was tainted, another copy may still be accepted:
+/// the decline is confirmed first, and the same charge coming back declined is final.
+fn charge_declined(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy: &Policy) {
+    let reason = view.reason.as_deref().unwrap_or("Declined");
+    draft.intent.progress.charge = Some(view.id.clone());
+    let confirmed = draft.intent.progress.declined_charge.as_ref() == Some(&view.id);
+    if draft.intent.number.tainted && !confirmed {
+        draft.intent.progress.declined_charge = Some(view.id.clone());
+        confirm(draft, reason, now, policy);
+        return;
+    }
+    if let Some(decline) = Decline::parse(reason) {
+        declined(draft, decline, now, policy);
+    } else {
+        draft.tell(EventType::ChargeDeclined, json!({ "reasonCode": reason, "chargeId": view.id }));
+        draft.next_number();
+        draft.park_for_attention(now, reason);
+    }
+}
+
+/// `charge.unmatched`: a charge of this permission that carries no tag of ours, or the tag of an intent we do not have.
+#[must_use]
+pub fn unmatched(view: &ChargeView) -> Event {
+    Event::new(
+        EventType::ChargeUnmatched,
+        &json!({
+            "chargeId": view.id,
+            "chargePermissionId": view.permission,
+            "chargeAmount": view.amount,
+            "chargeState": view.state,
+            "reasonCode": view.reason,
+        }),
+    )
+}

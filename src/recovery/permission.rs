@@ -1,0 +1,94 @@
+//! What changed about a charge permission since the last look, and what is told about it.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::draft::kind_text;
+use crate::model::event::{Event, EventType};
+use crate::model::ids::{ChargePermissionId, Environment};
+use crate::model::permission::{Look, PermissionRecord, PermissionState, PermissionView};
+
+/// Brings the record up to date and returns what is to be told. `heard` says whether a notification named the permission.
+pub fn observe(
+    record: &mut PermissionRecord,
+    permission: &ChargePermissionId,
+    look: &Look,
+    heard: bool,
+    now: Timestamp,
+) -> Vec<Event> {
+    let Some(view) = look.view() else {
+        if matches!(look, Look::Failed | Look::AccountFault) {
+            record.failed_looks = record.failed_looks.saturating_add(1);
+        }
+        return Vec::new();
+    };
+    let mut events = Vec::new();
+    let first_look = record.state.is_none();
+    let changed = record.state.as_ref() != Some(&view.state) || record.reasons != view.reasons;
+    // A first look that finds an ordinary permission is no news, unless somebody told us to look.
+    if changed && (!first_look || heard || view.state != PermissionState::Chargeable) {
+        events.push(state_event(permission, view));
+    }
+    if let (Some(before), Some(after)) = (&record.instrument, &view.instrument)
+        && before != after
+    {
+        let data = json!({ "chargePermissionId": permission, "chargePermissionType": kind_text(view.kind.as_ref()) });
+        events.push(Event::new(EventType::InstrumentUpdated, &data));
+    }
+    record.state = Some(view.state.clone());
+    record.reasons.clone_from(&view.reasons);
+    record.kind.clone_from(&view.kind);
+    if view.instrument.is_some() {
+        record.instrument.clone_from(&view.instrument);
+    }
+    record.looked_at = Some(now);
+    record.failed_looks = 0;
+    events
+}
+
+/// Whether a permission lives in another environment than ours. It is never charged.
+#[must_use]
+pub fn is_foreign(view: &PermissionView, ours: Environment) -> bool {
+    view.release_environment.is_some_and(|theirs| theirs != ours)
+}
+
+fn state_event(permission: &ChargePermissionId, view: &PermissionView) -> Event {
+    let mut data = json!({
+        "chargePermissionId": permission,
+        "chargePermissionType": kind_text(view.kind.as_ref()),
+        "state": view.state,
+        "reasonCodes": view.reasons,
+    });
+    let kind = match &view.state {
+        PermissionState::Chargeable => EventType::PermissionChargeable,
+        PermissionState::NonChargeable => EventType::PermissionNonChargeable,
+        PermissionState::Closed => {
+            data["closedBy"] = json!(closed_by(&view.reasons));
+            EventType::PermissionClosed
+        }
+        PermissionState::Other(_) => {
+            return Event::attention(
+                "unknown_permission_state",
+                "Amazon reports a charge permission state that is not known here",
+                data,
+            );
+        }
+    };
+    Event::new(kind, &data)
+}
+
+/// Who closed a permission. Amazon spells the reasons in two ways.
+/// Source: <https://developer.amazon.com/docs/amazon-pay-api-v2/charge-permission.html>.
+#[must_use]
+pub fn closed_by(reasons: &[String]) -> &'static str {
+    for reason in reasons {
+        match reason.as_str() {
+            "BuyerCanceled" | "BuyerClosed" => return "buyer",
+            "MerchantCanceled" | "MerchantClosed" => return "merchant",
+            "AmazonCanceled" | "AmazonClosed" => return "amazon",
+            "Expired" => return "expiry",
+            _ => {}
+        }
+    }
+    "unknown"
+}

@@ -1,0 +1,261 @@
+//! The account as a whole: its marker, the stop switch, recovery after a loss, and how the server is set.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use redis::AsyncCommands;
+use serde_json::json;
+
+use super::record::{StoredIntent, read, read_time};
+use super::script::{HOLD_INTENT, INIT_ACCOUNT, SET_STOP};
+use super::{Store, StoreError};
+use crate::model::charge_intent::Stage;
+use crate::model::event::{Event, EventType};
+use crate::model::ids::IntentId;
+
+/// What is known about the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountStatus {
+    /// Since when the stop switch is on.
+    pub stopped_since: Option<Timestamp>,
+    /// How long it was on in all, in milliseconds.
+    pub stopped_ms: i64,
+    /// Whether a recovery after a loss is going on.
+    pub recovering: bool,
+}
+
+/// Why the marker is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Init {
+    /// Nothing was ever charged through this service.
+    First,
+    /// All data was lost.
+    AfterLoss,
+    /// A backup was restored.
+    AfterRestore,
+    /// The operator has looked at everything: submissions need no declaration any more.
+    EndRecovery,
+}
+
+/// What writing the marker came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Initialised {
+    /// Written; so many open intents were held.
+    Done {
+        /// Open intents found in the data and held.
+        held: usize,
+    },
+    /// There is a marker already.
+    Exists,
+    /// There is data without a marker: this is not a first time.
+    NotEmpty,
+    /// There is no marker to end a recovery of.
+    Missing,
+}
+
+/// How the server keeps what it is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerStatus {
+    /// `appendonly yes`, as the server says; `None` if it does not let us ask.
+    pub append_only: Option<bool>,
+    /// `appendfsync`.
+    pub append_fsync: Option<String>,
+    /// `maxmemory-policy`.
+    pub eviction: Option<String>,
+}
+
+impl ServerStatus {
+    /// What is wrong with it, in words; empty when everything is as it should be.
+    #[must_use]
+    pub fn complaints(&self) -> Vec<String> {
+        let mut complaints = Vec::new();
+        if self.append_only == Some(false) {
+            complaints.push(
+                "appendonly is off: an accepted notification or a marked send can be lost; set it to yes".to_owned(),
+            );
+        }
+        if let Some(fsync) = self.append_fsync.as_deref().filter(|fsync| *fsync != "always") {
+            complaints.push(format!("appendfsync is {fsync}: up to a second of marks can be lost; set it to always"));
+        }
+        if let Some(policy) = self.eviction.as_deref().filter(|policy| *policy != "noeviction") {
+            complaints.push(format!("maxmemory-policy is {policy}: Redis may forget charges; set it to noeviction"));
+        }
+        complaints
+    }
+}
+
+impl Store {
+    /// Redis time, moved by the clock's offset.
+    pub(super) async fn redis_now(&self) -> Result<Timestamp, StoreError> {
+        let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut self.0.connection.handle()).await?;
+        let ms = seconds.saturating_mul(1000).saturating_add(micros / 1000).saturating_add(self.0.clock.offset_ms());
+        Ok(Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX))
+    }
+
+    /// The account's status.
+    ///
+    /// # Errors
+    /// [`StoreError::NoMarker`] when the server does not know the account.
+    pub async fn account(&self) -> Result<AccountStatus, StoreError> {
+        let fields: HashMap<String, String> = self.0.connection.handle().hgetall(self.0.keys.marker()).await?;
+        if !fields.contains_key("version") {
+            return Err(StoreError::NoMarker);
+        }
+        let stopped_since = fields.get("stop_since").and_then(|text| read_time(text));
+        let total: i64 = fields.get("stopped_total_ms").and_then(|text| text.parse().ok()).unwrap_or(0);
+        let running = match stopped_since {
+            Some(since) => self.redis_now().await?.duration_since(since).as_millis().max(0),
+            None => 0,
+        };
+        Ok(AccountStatus {
+            stopped_since,
+            stopped_ms: total.saturating_add(i64::try_from(running).unwrap_or(i64::MAX)),
+            recovering: fields.get("recovering").is_some_and(|text| text == "1"),
+        })
+    }
+
+    /// Writes the marker, and after a loss holds what is open.
+    ///
+    /// # Errors
+    /// When Redis does not answer; the same again is safe.
+    pub async fn init(&self, init: Init) -> Result<Initialised, StoreError> {
+        let inner = &self.0;
+        let keys = [inner.keys.marker(), inner.keys.schedule(), inner.keys.journal(), inner.keys.events()];
+        let mode = match init {
+            Init::First => "first",
+            Init::AfterLoss => "after_loss",
+            Init::AfterRestore => "after_restore",
+            Init::EndRecovery => "end_recovery",
+        };
+        let args = [mode, inner.account.merchant.as_str(), inner.account.environment.as_str()];
+        let reply = self.run(&INIT_ACCOUNT, &keys, &args).await?;
+        match reply.outcome() {
+            "done" if matches!(init, Init::AfterLoss | Init::AfterRestore) => {
+                Ok(Initialised::Done { held: self.hold_everything().await? })
+            }
+            "done" => Ok(Initialised::Done { held: 0 }),
+            "exists" => Ok(Initialised::Exists),
+            "not_empty" => Ok(Initialised::NotEmpty),
+            "missing" => Ok(Initialised::Missing),
+            _ => Err(reply.unexpected()),
+        }
+    }
+
+    /// Holds every open intent in the data. The stop switch is on, so nothing is sent meanwhile.
+    async fn hold_everything(&self) -> Result<usize, StoreError> {
+        let mut cursor = 0_u64;
+        let mut held = 0;
+        let prefix = self.0.keys.intent_pattern();
+        let prefix = prefix.trim_end_matches('*');
+        loop {
+            let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
+                .arg(cursor)
+                .arg("MATCH")
+                .arg(self.0.keys.intent_pattern())
+                .arg("COUNT")
+                .arg(1000)
+                .query_async(&mut self.0.connection.handle())
+                .await?;
+            for key in keys {
+                let id: Option<IntentId> = key.strip_prefix(prefix).and_then(|id| id.parse().ok());
+                if let Some(id) = id
+                    && self.hold(&id).await?
+                {
+                    held += 1;
+                }
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(held);
+            }
+        }
+    }
+
+    async fn hold(&self, id: &IntentId) -> Result<bool, StoreError> {
+        loop {
+            let key = self.0.keys.intent(id);
+            let fields: HashMap<String, String> = self.0.connection.handle().hgetall(&key).await?;
+            let Some(stored) = read(id, &key, &fields, 0)? else { return Ok(false) };
+            if let Some(held) = self.try_hold(&stored).await? {
+                return Ok(held);
+            }
+        }
+    }
+
+    /// `None` when the intent changed between reading and writing.
+    async fn try_hold(&self, stored: &StoredIntent) -> Result<Option<bool>, StoreError> {
+        let inner = &self.0;
+        let mut held = stored.intent.clone();
+        held.progress.stage = Stage::Held { reason: "recovery".to_owned() };
+        let permission = &held.request.charge_permission_id;
+        let event = Event::of_charge(EventType::ChargeHeld, &held, json!({ "reason": "recovery" }));
+        let keys = [
+            inner.keys.marker(),
+            inner.keys.intent(&held.id),
+            inner.keys.permission(permission),
+            inner.keys.open(permission),
+            inner.keys.events(),
+        ];
+        let progress = json!(held.progress).to_string();
+        let now = self.now_text();
+        let args = [
+            inner.source.as_str(),
+            &now,
+            permission.as_str(),
+            held.id.as_str(),
+            &stored.progress_text,
+            &progress,
+            event.kind,
+            &event.data,
+        ];
+        let reply = self.run(&HOLD_INTENT, &keys, &args).await?;
+        match reply.outcome() {
+            "held" => Ok(Some(true)),
+            "ended" => Ok(Some(false)),
+            "changed" => Ok(None),
+            _ => Err(reply.unexpected()),
+        }
+    }
+
+    /// Throws or lifts the stop switch. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// When it is not certain that it was thrown.
+    pub async fn set_stop(&self, on: bool) -> Result<(), StoreError> {
+        let inner = &self.0;
+        let message =
+            if on { "the stop switch is on: no charge is sent" } else { "the stop switch is off: charges go on" };
+        let event = Event::attention(if on { "stopped" } else { "resumed" }, message, json!({}));
+        let now = self.now_text();
+        let args = [inner.source.as_str(), &now, if on { "on" } else { "off" }, event.kind, &event.data];
+        let reply = self.run(&SET_STOP, &[inner.keys.marker(), inner.keys.events()], &args).await?;
+        match reply.outcome() {
+            "on" => Ok(()),
+            "off" => {
+                self.nudge();
+                Ok(())
+            }
+            _ => Err(reply.unexpected()),
+        }
+    }
+
+    /// How the server is set. Managed services may not let us ask; then the answer is empty.
+    ///
+    /// # Errors
+    /// When Redis does not answer at all.
+    pub async fn server_status(&self) -> Result<ServerStatus, StoreError> {
+        let mut handle = self.0.connection.handle();
+        let () = redis::cmd("PING").exec_async(&mut handle).await?;
+        let answer: redis::RedisResult<HashMap<String, String>> =
+            redis::cmd("CONFIG").arg("GET").arg("append*").query_async(&mut handle).await;
+        let mut settings = answer.unwrap_or_default();
+        let policy: redis::RedisResult<HashMap<String, String>> =
+            redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(&mut handle).await;
+        settings.extend(policy.unwrap_or_default());
+        Ok(ServerStatus {
+            append_only: settings.get("appendonly").map(|value| value == "yes"),
+            append_fsync: settings.remove("appendfsync"),
+            eviction: settings.remove("maxmemory-policy"),
+        })
+    }
+}

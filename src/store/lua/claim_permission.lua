@@ -1,0 +1,27 @@
+-- Takes the lease of a charge permission that is due, and reads what is stored about it.
+--
+-- KEYS    1 marker  2 schedule  3 permission  4 hints  5 open
+-- ARGV    1 offset  2 permission id  3 lease (ms)  4 nonce
+-- RETURNS {'claimed', token, wake, now, stopped_ms, closed, record, {hint field, value, ...}, {intent id, ...}}
+--         | {'not_due'} | {'leased'} | {'no_marker'} | {'wrong_type', key}
+-- WHY     One worker at a time. The lease record decides, not the score of the schedule. The token is a fence number plus a nonce, so
+--         that a server that rolled back and counts anew cannot make two workers valid. While the lease runs the score is its end: a
+--         worker that died makes the permission due again by itself.
+if not has_marker() then return { 'no_marker' } end
+local wrong = wrong_type({ KEYS[2], 'zset', KEYS[3], 'hash', KEYS[4], 'hash', KEYS[5], 'zset' })
+if wrong then return { 'wrong_type', wrong } end
+
+local due = redis.call('ZSCORE', KEYS[2], ARGV[2])
+if not due or tonumber(due) > now then return { 'not_due' } end
+if is_leased(KEYS[3]) then
+  redis.call('ZADD', KEYS[2], redis.call('HGET', KEYS[3], 'lease_until'), ARGV[2])
+  return { 'leased' }
+end
+
+local token = ms(redis.call('HINCRBY', KEYS[3], 'fence', 1)) .. '-' .. ARGV[4]
+local till = ms(now + tonumber(ARGV[3]))
+redis.call('HSET', KEYS[3], 'lease_token', token, 'lease_until', till)
+redis.call('ZADD', KEYS[2], till, ARGV[2])
+local record = redis.call('HMGET', KEYS[3], 'wake', 'closed', 'record')
+return { 'claimed', token, record[1] or '0', ms(now), ms(stopped_ms()), record[2] or '0', record[3] or '',
+  redis.call('HGETALL', KEYS[4]), redis.call('ZRANGE', KEYS[5], 0, -1) }

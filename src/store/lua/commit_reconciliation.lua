@@ -1,0 +1,99 @@
+-- Writes what a reconciliation decided, and gives the lease back.
+--
+-- KEYS    1 marker  2 permission  3 hints  4 open  5 schedule  6 events  7 quarantine  8.. the intents of the payload, in order
+-- ARGV    1 offset  2 source  3 event time  4 permission id  5 token  6 wake number the claim read  7 retention of ended things (ms)
+--         8 quarantine event type  9 payload (JSON):
+--           record, closed '0'|'1', not_before ms|'', hints_due ms|'', events [{type, data}],
+--           hints [{field, seen, fate 'done'|'defer'|'quarantine', value, reason, data}],
+--           intents [{id, state, outcome, charge, progress, due ms|'', number {value, status, sends, first_mark, last_mark, tainted,
+--           instrument}, events [{type, data}]}]
+-- RETURNS {'committed', next due ms|''} | {'already'} | {'lost_lease'} | {'no_marker'} | {'wrong_type', key}
+-- WHY     State and events change together or not at all. Monotone per intent: captured absorbs everything, nothing terminal re-opens
+--         (an unverified end may still become captured), and an event is written only with its transition. Only the hints that the
+--         claim read are cleared. A wake number that has changed meanwhile makes the permission due now: no wake is lost.
+if not has_marker() then return { 'no_marker' } end
+local kinds = { KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset', KEYS[6], 'stream', KEYS[7], 'stream' }
+for i = 8, #KEYS do
+  kinds[#kinds + 1] = KEYS[i]
+  kinds[#kinds + 1] = 'hash'
+end
+local wrong = wrong_type(kinds)
+if wrong then return { 'wrong_type', wrong } end
+if redis.call('HGET', KEYS[2], 'lease_token') ~= ARGV[5] then
+  return { redis.call('HGET', KEYS[2], 'last_commit') == ARGV[5] and 'already' or 'lost_lease' }
+end
+local payload = cjson.decode(ARGV[9])
+
+local function write_events(events)
+  for _, event in ipairs(events) do
+    write_event(KEYS[6], KEYS[2], ARGV[2], ARGV[3], ARGV[4], event.type, event.data)
+  end
+end
+
+local function may_become(current, outcome, wanted)
+  if not current then return false end
+  if not terminal[current] then return true end
+  return current ~= 'captured' and outcome == 'unverified' and wanted == 'captured'
+end
+
+for i, intent in ipairs(payload.intents) do
+  local key = KEYS[7 + i]
+  local stored = redis.call('HMGET', key, 'state', 'outcome')
+  if may_become(stored[1], stored[2], intent.state) then
+    local number = intent.number
+    redis.call('HSET', key, 'state', intent.state, 'outcome', intent.outcome, 'charge', intent.charge, 'progress', intent.progress,
+      'number', number.value, 'number_status', number.status, 'sends', number.sends, 'first_mark', number.first_mark,
+      'last_mark', number.last_mark, 'tainted', number.tainted, 'instrument', number.instrument)
+    if terminal[intent.state] then
+      redis.call('ZREM', KEYS[4], intent.id)
+      redis.call('PEXPIRE', key, ARGV[7])
+    else
+      redis.call('ZADD', KEYS[4], intent.due == '' and '+inf' or intent.due, intent.id)
+    end
+    write_events(intent.events)
+  elseif not stored[1] or terminal[stored[1]] then
+    redis.call('ZREM', KEYS[4], intent.id)
+  end
+end
+
+for _, hint in ipairs(payload.hints) do
+  if redis.call('HGET', KEYS[3], hint.field) == hint.seen then
+    if hint.fate == 'defer' then
+      redis.call('HSET', KEYS[3], hint.field, hint.value)
+    else
+      redis.call('HDEL', KEYS[3], hint.field)
+    end
+    if hint.fate == 'quarantine' then
+      redis.call('XADD', KEYS[7], '*', 'reason', hint.reason, 'charge_permission_id', ARGV[4], 'hint', hint.field, 'note', hint.value)
+      write_event(KEYS[6], KEYS[2], ARGV[2], ARGV[3], ARGV[4], ARGV[8], hint.data)
+    end
+  end
+end
+
+write_events(payload.events)
+redis.call('HSET', KEYS[2], 'v', '1', 'record', payload.record, 'last_commit', ARGV[5])
+if payload.closed == '1' then redis.call('HSET', KEYS[2], 'closed', '1') end
+redis.call('HDEL', KEYS[2], 'lease_token', 'lease_until')
+
+local next_due
+if (redis.call('HGET', KEYS[2], 'wake') or '0') ~= ARGV[6] then
+  next_due = now
+else
+  local first = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
+  if first[2] and first[2] ~= 'inf' then next_due = tonumber(first[2]) end
+  local not_before = tonumber(payload.not_before)
+  if next_due and not_before then next_due = math.max(next_due, not_before) end
+  local hints_due = tonumber(payload.hints_due)
+  if hints_due and (not next_due or hints_due < next_due) then next_due = hints_due end
+end
+if next_due then
+  redis.call('ZADD', KEYS[5], ms(next_due), ARGV[4])
+else
+  redis.call('ZREM', KEYS[5], ARGV[4])
+end
+if redis.call('EXISTS', KEYS[4]) == 1 or redis.call('EXISTS', KEYS[3]) == 1 then
+  redis.call('PERSIST', KEYS[2])
+else
+  redis.call('PEXPIRE', KEYS[2], ARGV[7])
+end
+return { 'committed', next_due and ms(next_due) or '' }

@@ -1,0 +1,23 @@
+-- Writes the marker without which no other script writes anything.
+--
+-- KEYS    1 marker  2 schedule  3 journal  4 events
+-- ARGV    1 offset  2 'first' | 'after_loss' | 'after_restore' | 'end_recovery'  3 merchant  4 environment
+-- RETURNS {'done'} | {'exists'} | {'not_empty'} | {'missing'} | {'wrong_type', key}
+-- WHY     An emptied or rolled-back server must be noticed at once: only a person, who knows what happened, may say that it is new.
+--         After a loss or a restored backup nothing is sent until the operator has looked.
+local wrong = wrong_type({ KEYS[1], 'hash' })
+if wrong then return { 'wrong_type', wrong } end
+local mode, exists = ARGV[2], has_marker()
+if mode == 'end_recovery' then
+  if not exists then return { 'missing' } end
+  redis.call('HDEL', KEYS[1], 'recovering')
+  return { 'done' }
+end
+if exists and mode ~= 'after_restore' then return { 'exists' } end
+if mode == 'first' and redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4]) > 0 then return { 'not_empty' } end
+
+redis.call('HSET', KEYS[1], 'version', '1', 'merchant', ARGV[3], 'environment', ARGV[4], 'initialised_at', ms(now), 'initialised_as', mode)
+if mode ~= 'first' then
+  redis.call('HSET', KEYS[1], 'recovering', '1', 'stop_since', ms(now))
+end
+return { 'done' }

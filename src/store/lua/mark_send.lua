@@ -1,0 +1,54 @@
+-- Marks a send: the point of no return. After it the signed request goes out once or never.
+--
+-- KEYS    1 marker  2 permission  3 intent  4 events
+-- ARGV    1 offset  2 source  3 event time  4 permission id  5 token  6 number  7 'new' | 'repeat'  8 state the worker saw
+--         9 time that must be left of the lease (ms)  10 X, the confirmation delay (ms)  11 events at most
+--         12 instrument digest  13 trigger  14 event type  15 event data (JSON)
+-- RETURNS {'marked', tainted 0|1, now, sends, first mark} | {'stopped'} | {'refused', why} | {'full'} | {'lost_lease'} | {'no_marker'}
+-- WHY     Between the decision and the send anything may have happened: a cancellation, a closing, the stop switch, another worker.
+--         Only this script sees all of it at once. A send is tainted if an earlier copy of the same number, marked within the last X,
+--         may still be accepted by Amazon; or if the server changed within X and may have lost such a mark.
+if not has_marker() then return { 'no_marker' } end
+local wrong = wrong_type({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'stream' })
+if wrong then return { 'refused', 'wrong type of ' .. wrong } end
+if redis.call('HGET', KEYS[2], 'lease_token') ~= ARGV[5] then return { 'lost_lease' } end
+local till = tonumber(redis.call('HGET', KEYS[2], 'lease_until') or '0')
+if till - now < tonumber(ARGV[9]) then return { 'lost_lease' } end
+if redis.call('HEXISTS', KEYS[1], 'stop_since') == 1 then return { 'stopped' } end
+
+local fields = redis.call('HMGET', KEYS[3], 'state', 'number', 'number_status', 'cancel_at', 'last_mark', 'first_mark')
+local state, number, status, cancel_at = fields[1], fields[2], fields[3], fields[4]
+local last_mark, first_mark = tonumber(fields[5] or ''), fields[6]
+if not state or terminal[state] or state == 'held' then return { 'refused', 'the intent is ' .. (state or 'gone') } end
+if number ~= ARGV[6] then return { 'refused', 'the number is ' .. (number or 'gone') } end
+if ARGV[7] == 'new' then
+  if status ~= 'fresh' then return { 'refused', 'the number was marked before' } end
+  if cancel_at and cancel_at ~= '' then return { 'refused', 'a cancellation was accepted' } end
+  if redis.call('HGET', KEYS[2], 'closed') == '1' then return { 'refused', 'the charge permission is closed' } end
+  if state ~= ARGV[8] then return { 'refused', 'the intent is ' .. state } end
+  if redis.call('XLEN', KEYS[4]) >= tonumber(ARGV[11]) then return { 'full' } end
+elseif status == 'fresh' then
+  return { 'refused', 'the number was never marked' }
+end
+
+-- A restart or a failover may have lost the newest marks: for X after it no send counts as the only one.
+local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
+local repl_id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
+local server = run_id .. '/' .. repl_id
+local known = redis.call('HMGET', KEYS[1], 'server', 'server_changed_at')
+local changed_at = tonumber(known[2] or '')
+if known[1] ~= server then
+  changed_at = known[1] and now or nil
+  redis.call('HSET', KEYS[1], 'server', server, 'server_changed_at', changed_at and ms(changed_at) or '')
+end
+
+local x = tonumber(ARGV[10])
+local tainted = (last_mark and now - last_mark < x) or (changed_at and now - changed_at < x)
+if ARGV[7] == 'new' then
+  first_mark = ms(now)
+  redis.call('HSET', KEYS[3], 'first_mark', first_mark, 'instrument', ARGV[12], 'trigger', ARGV[13])
+end
+local sends = redis.call('HINCRBY', KEYS[3], 'sends', 1)
+redis.call('HSET', KEYS[3], 'number_status', 'unknown', 'last_mark', ms(now), 'tainted', tainted and '1' or '0')
+write_event(KEYS[4], KEYS[2], ARGV[2], ARGV[3], ARGV[4], ARGV[14], ARGV[15])
+return { 'marked', tainted and '1' or '0', ms(now), ms(sends), first_mark or '' }

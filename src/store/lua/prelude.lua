@@ -1,0 +1,62 @@
+-- Put before every script. ARGV[1] of every script is the clock offset in milliseconds (0 outside demo and tests), KEYS[1] the marker.
+--
+-- Every script answers with an array whose first element names the outcome. Every script checks types and arguments first, then
+-- writes, so that an error in the middle cannot leave half a write that means something.
+
+local function ms(number)
+  return string.format('%.0f', number)
+end
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + tonumber(ARGV[1])
+
+-- Without its marker a server may have lost its data: nothing is written to it (docs/adr/0006).
+local function has_marker()
+  return redis.call('TYPE', KEYS[1]).ok == 'hash' and redis.call('HEXISTS', KEYS[1], 'version') == 1
+end
+
+-- The first of the given keys that is neither missing nor of its type, or nil: {key, type, key, type, ...}.
+local function wrong_type(pairs_of)
+  for i = 1, #pairs_of, 2 do
+    local found = redis.call('TYPE', pairs_of[i]).ok
+    if found ~= 'none' and found ~= pairs_of[i + 1] then
+      return pairs_of[i]
+    end
+  end
+  return nil
+end
+
+-- How long the stop switch has been on so far, in milliseconds, over the life of the account.
+local function stopped_ms()
+  local total = tonumber(redis.call('HGET', KEYS[1], 'stopped_total_ms') or '0')
+  local since = redis.call('HGET', KEYS[1], 'stop_since')
+  if since then
+    total = total + math.max(0, now - tonumber(since))
+  end
+  return total
+end
+
+local function is_leased(permission)
+  local till = redis.call('HGET', permission, 'lease_until')
+  return till and tonumber(till) > now
+end
+
+-- A write from outside: one more wake, and due now unless somebody holds the lease (its commit sees the new number).
+local function wake(permission, schedule, id)
+  local number = redis.call('HINCRBY', permission, 'wake', 1)
+  redis.call('PERSIST', permission)
+  if not is_leased(permission) then
+    redis.call('ZADD', schedule, 'LT', ms(now), id)
+  end
+  return number
+end
+
+-- CloudEvents 1.0 in flat fields. `counter` is the hash whose event_seq numbers the events of `subject`.
+local function write_event(events, counter, source, time_text, subject, kind, data)
+  local seq = redis.call('HINCRBY', counter, 'event_seq', 1)
+  redis.call('XADD', events, '*',
+    'specversion', '1.0', 'id', subject .. '-' .. ms(seq) .. '-' .. ms(now), 'source', source, 'type', kind,
+    'subject', subject, 'time', time_text, 'datacontenttype', 'application/json', 'data', data)
+end
+
+local terminal = { captured = true, canceled = true, abandoned = true }

@@ -1,0 +1,51 @@
+-- Accepts a charge intent, or recognises one that was accepted before.
+--
+-- KEYS    1 marker  2 intent  3 permission  4 open  5 schedule  6 events
+-- ARGV    1 offset  2 source  3 event time  4 permission id  5 intent id  6 digest of the body  7 request (JSON)
+--         8 progress (JSON)  9 due (ms)  10 '' | 'new' | last number  11 progress when held (JSON)
+--         12 open intents at most  13 events at most  14 scheduled event type  15 its data  16 held event type  17 its data
+-- RETURNS {'accepted'} | {'held'} | {'resumed'} | {'same'} | {'conflict'} | {'too_many'} | {'full'} | {'no_marker'} | {'wrong_type', key}
+-- WHY     The id is the caller's promise that this is one charge. After a loss of data we cannot know which numbers were used, so an
+--         intent that the caller does not declare as new, or with its last number, waits for the operator.
+if not has_marker() then return { 'no_marker' } end
+local wrong = wrong_type({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset', KEYS[6], 'stream' })
+if wrong then return { 'wrong_type', wrong } end
+
+local last_number = tonumber(ARGV[10])
+local function write_number(value, status)
+  local mark = status == 'unknown' and ms(now) or ''
+  redis.call('HSET', KEYS[2], 'number', ms(value), 'number_status', status, 'sends', status == 'unknown' and '1' or '0',
+    'first_mark', mark, 'last_mark', mark, 'tainted', status == 'unknown' and '1' or '0')
+end
+
+local digest = redis.call('HGET', KEYS[2], 'digest')
+if digest then
+  if digest ~= ARGV[6] then return { 'conflict' } end
+  local held = redis.call('HMGET', KEYS[2], 'state', 'recovery')
+  if held[1] ~= 'held' or held[2] ~= '1' or ARGV[10] == '' then return { 'same' } end
+  if redis.call('XLEN', KEYS[6]) >= tonumber(ARGV[13]) then return { 'full' } end
+  write_number(last_number or 0, last_number and 'unknown' or 'fresh')
+  redis.call('HSET', KEYS[2], 'state', 'scheduled', 'progress', ARGV[8], 'recovery', '0', 'stopped_base_ms', ms(stopped_ms()))
+  redis.call('ZADD', KEYS[4], ARGV[9], ARGV[5])
+  wake(KEYS[3], KEYS[5], ARGV[4])
+  write_event(KEYS[6], KEYS[3], ARGV[2], ARGV[3], ARGV[4], ARGV[14], ARGV[15])
+  return { 'resumed' }
+end
+
+if redis.call('XLEN', KEYS[6]) >= tonumber(ARGV[13]) then return { 'full' } end
+if redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[12]) then return { 'too_many' } end
+
+local hold = redis.call('HGET', KEYS[1], 'recovering') == '1' and ARGV[10] == ''
+local unknown = hold or last_number
+write_number(last_number or 0, unknown and 'unknown' or 'fresh')
+redis.call('HSET', KEYS[2], 'v', '1', 'id', ARGV[5], 'permission', ARGV[4], 'digest', ARGV[6], 'request', ARGV[7],
+  'submitted_at', ms(now), 'stopped_base_ms', ms(stopped_ms()),
+  'state', hold and 'held' or 'scheduled', 'progress', hold and ARGV[11] or ARGV[8], 'recovery', hold and '1' or '0')
+redis.call('ZADD', KEYS[4], hold and '+inf' or ARGV[9], ARGV[5])
+wake(KEYS[3], KEYS[5], ARGV[4])
+if hold then
+  write_event(KEYS[6], KEYS[3], ARGV[2], ARGV[3], ARGV[4], ARGV[16], ARGV[17])
+  return { 'held' }
+end
+write_event(KEYS[6], KEYS[3], ARGV[2], ARGV[3], ARGV[4], ARGV[14], ARGV[15])
+return { 'accepted' }

@@ -1,0 +1,172 @@
+//! What the public listener stores before it says 200.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::script::{ACCEPT_NOTIFICATION, QUARANTINE_NOTIFICATION, Reply};
+use super::{Store, StoreError, millis};
+use crate::model::event::{Event, EventType};
+use crate::model::hint::{Hint, HintNote, ObjectType};
+use crate::model::ids::{ChargePermissionId, ObjectId};
+
+/// An authenticated notification, as the journal keeps it.
+#[derive(Debug, Clone)]
+pub struct Delivery<'a> {
+    /// SNS `MessageId`.
+    pub message_id: &'a str,
+    /// SNS `TopicArn`.
+    pub topic_arn: &'a str,
+    /// SNS `Timestamp` (signed).
+    pub published_at: Timestamp,
+    /// The body as received.
+    pub body: &'a str,
+}
+
+/// What the notification names.
+#[derive(Debug, Clone)]
+pub struct Named<'a> {
+    /// Kind of object.
+    pub object_type: ObjectType,
+    /// The object.
+    pub object_id: &'a ObjectId,
+    /// The permission it belongs to.
+    pub charge_permission_id: &'a ChargePermissionId,
+    /// `NotificationType` as received.
+    pub notification_type: &'a str,
+    /// `NotificationId` as received.
+    pub notification_id: &'a str,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// Stored now.
+    Stored,
+    /// This `MessageId` was stored before.
+    Duplicate,
+}
+
+impl Store {
+    /// Stores a notification and makes its permission due.
+    ///
+    /// # Errors
+    /// When it is not certain that the notification was stored. Answer 503: SNS delivers again.
+    pub async fn accept_notification(
+        &self,
+        delivery: &Delivery<'_>,
+        named: &Named<'_>,
+    ) -> Result<Accepted, StoreError> {
+        let inner = &self.0;
+        let hint = Hint {
+            object_type: named.object_type,
+            object_id: named.object_id.clone(),
+            note: HintNote {
+                message_id: delivery.message_id.to_owned(),
+                published_at: delivery.published_at,
+                refusals: 0,
+                not_before: None,
+            },
+        };
+        let keys = [
+            inner.keys.marker(),
+            inner.keys.seen(delivery.message_id),
+            inner.keys.journal(),
+            inner.keys.permission(named.charge_permission_id),
+            inner.keys.hints(named.charge_permission_id),
+            inner.keys.schedule(),
+        ];
+        let (field, note) = (hint.field(), json!(hint.note).to_string());
+        let (ttl, published) = (millis(inner.settings.dedupe_ttl).to_string(), delivery.published_at.to_string());
+        let published_ms = delivery.published_at.as_millisecond().to_string();
+        let (most, oldest) = (inner.settings.bounds.hints_per_permission.to_string(), self.journal_cutoff());
+        let args = [
+            named.charge_permission_id.as_str(),
+            &ttl,
+            &field,
+            &published_ms,
+            &note,
+            &most,
+            &oldest,
+            "message_id",
+            delivery.message_id,
+            "topic_arn",
+            delivery.topic_arn,
+            "published_at",
+            &published,
+            "object_type",
+            named.object_type.as_str(),
+            "object_id",
+            named.object_id.as_str(),
+            "charge_permission_id",
+            named.charge_permission_id.as_str(),
+            "notification_type",
+            named.notification_type,
+            "notification_id",
+            named.notification_id,
+            "body",
+            delivery.body,
+        ];
+        let accepted =
+            accepted(&self.run(&ACCEPT_NOTIFICATION, &keys, &args).await?, "the list of hints of this permission")?;
+        if accepted == Accepted::Stored {
+            self.nudge();
+        }
+        Ok(accepted)
+    }
+
+    /// Keeps aside a verified notification that cannot be acted on.
+    ///
+    /// # Errors
+    /// As [`Self::accept_notification`].
+    pub async fn quarantine_notification(&self, delivery: &Delivery<'_>, reason: &str) -> Result<Accepted, StoreError> {
+        let data = json!({ "messageId": delivery.message_id, "topicArn": delivery.topic_arn, "reason": reason });
+        self.keep_aside(delivery, reason, &Event::new(EventType::IpnQuarantined, &data)).await
+    }
+
+    async fn keep_aside(&self, delivery: &Delivery<'_>, reason: &str, event: &Event) -> Result<Accepted, StoreError> {
+        let inner = &self.0;
+        let keys = [
+            inner.keys.marker(),
+            inner.keys.seen(delivery.message_id),
+            inner.keys.journal(),
+            inner.keys.quarantine(),
+            inner.keys.events(),
+        ];
+        let (ttl, most) = (millis(inner.settings.dedupe_ttl).to_string(), inner.settings.bounds.quarantine.to_string());
+        let (oldest, now, published) = (self.journal_cutoff(), self.now_text(), delivery.published_at.to_string());
+        let args = [
+            ttl.as_str(),
+            reason,
+            &most,
+            &oldest,
+            &inner.source,
+            &now,
+            event.kind,
+            &event.data,
+            "message_id",
+            delivery.message_id,
+            "topic_arn",
+            delivery.topic_arn,
+            "published_at",
+            &published,
+            "body",
+            delivery.body,
+        ];
+        accepted(&self.run(&QUARANTINE_NOTIFICATION, &keys, &args).await?, "the quarantine")
+    }
+
+    /// Journal entries carry the server's own time, which no clock of ours moves.
+    fn journal_cutoff(&self) -> String {
+        let now = self.0.clock.now().as_millisecond().saturating_sub(self.0.clock.offset_ms());
+        now.saturating_sub(millis(self.0.settings.journal_retention)).max(0).to_string()
+    }
+}
+
+fn accepted(reply: &Reply, what: &'static str) -> Result<Accepted, StoreError> {
+    match reply.outcome() {
+        "accepted" | "quarantined" => Ok(Accepted::Stored),
+        "duplicate" => Ok(Accepted::Duplicate),
+        "full" => Err(StoreError::Full(what)),
+        _ => Err(reply.unexpected()),
+    }
+}

@@ -1,0 +1,475 @@
+//! The reconciler's side: what is due, the lease, the mark of a send, the commit.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use redis::AsyncCommands;
+use serde_json::{Value, json};
+
+use super::charges::StoredIntent;
+use super::record::{read, read_time, time_text, trigger_text};
+use super::script::{ADD_HINT, CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
+use super::{Store, StoreError, millis};
+use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Outcome, Stage};
+use crate::model::event::{Event, EventType};
+use crate::model::hint::{Hint, HintNote, ObjectType};
+use crate::model::ids::{ChargeId, ChargePermissionId, IntentId};
+use crate::model::permission::{InstrumentDigest, PermissionRecord};
+
+/// A held lease, and what was stored about its permission when it was taken.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The permission.
+    pub permission: ChargePermissionId,
+    /// Fence number and nonce.
+    pub token: String,
+    /// The wake number read.
+    pub wake: String,
+    /// Redis time at the claim.
+    pub at: Timestamp,
+    /// Whether a Closed state was ever seen.
+    pub closed: bool,
+    /// What the last looks showed.
+    pub record: PermissionRecord,
+    /// The hints, each with its text as stored.
+    pub hints: Vec<(Hint, String)>,
+    /// The open intents, those due first.
+    pub intents: Vec<ChargeIntent>,
+    /// The account's stopped time so far, in milliseconds.
+    pub stopped_ms: i64,
+}
+
+/// What a claim came to.
+#[derive(Debug)]
+pub enum Claimed {
+    /// The lease is ours.
+    Yes(Box<Claim>),
+    /// Nothing to do, or somebody else does it.
+    No,
+}
+
+/// What renewing a lease came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewed {
+    /// Still ours.
+    Yes,
+    /// Ours again, but it had run out: an alert.
+    Lapsed,
+    /// Somebody else's.
+    Lost,
+}
+
+/// A send about to happen.
+#[derive(Debug)]
+pub struct Send<'a> {
+    /// The intent as the worker decided about it.
+    pub intent: &'a ChargeIntent,
+    /// Its state as stored when the claim read it.
+    pub stored_state: &'a str,
+    /// The instrument the permission showed in this reconciliation.
+    pub instrument: Option<&'a InstrumentDigest>,
+    /// What must be left of the lease: the call's time-out and a margin.
+    pub needed: Duration,
+}
+
+/// What marking a send came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "only a marked send may go out"]
+pub enum Marked {
+    /// Send it now, once. The number as it is now.
+    Yes(Number),
+    /// The stop switch is on.
+    Stopped,
+    /// Something came between: a cancellation, a closing, another state.
+    Refused(String),
+    /// The event stream is full.
+    EventsFull,
+    /// The lease is gone or too short.
+    LostLease,
+}
+
+/// What becomes of a hint.
+#[derive(Debug, Clone)]
+pub enum HintChange {
+    /// Cleared.
+    Done,
+    /// Kept, with another note.
+    Defer(HintNote),
+    /// Cleared and kept aside.
+    Quarantine(String),
+}
+
+/// What a reconciliation writes.
+#[derive(Debug)]
+pub struct Commit<'a> {
+    /// The permission's record as it becomes.
+    pub record: &'a PermissionRecord,
+    /// Whether Closed was seen.
+    pub closed: bool,
+    /// Events about the permission, and alerts.
+    pub events: &'a [Event],
+    /// Hints that change, each with its text as the claim read it.
+    pub hints: Vec<(&'a Hint, &'a str, HintChange)>,
+    /// When the remaining hints are due.
+    pub hints_due: Option<Timestamp>,
+    /// Intents that change: the intent, when it is due next, its events.
+    pub intents: Vec<(&'a ChargeIntent, Option<Timestamp>, &'a [Event])>,
+    /// Nothing is tried before, unless something wakes the permission.
+    pub not_before: Option<Timestamp>,
+}
+
+/// What a commit came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// Written now, or by an earlier try of this very commit.
+    Yes,
+    /// The lease is somebody else's: nothing was written.
+    LostLease,
+}
+
+impl Store {
+    /// Permissions that are due, the longest overdue first.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn due(&self, at_most: isize) -> Result<Vec<ChargePermissionId>, StoreError> {
+        let now = self.redis_now().await?;
+        let ids: Vec<String> = self
+            .0
+            .connection
+            .handle()
+            .zrangebyscore_limit(self.0.keys.schedule(), "-inf", now.as_millisecond(), 0, at_most)
+            .await?;
+        ids.into_iter()
+            .map(|id| id.parse().map_err(|_| corrupt(self.0.keys.schedule(), "not a permission id")))
+            .collect()
+    }
+
+    /// Takes the lease of a permission that is due.
+    ///
+    /// # Errors
+    /// When Redis does not answer, or a record cannot be read (the permission is then tried again a lease later).
+    pub async fn claim(&self, permission: &ChargePermissionId) -> Result<Claimed, StoreError> {
+        let inner = &self.0;
+        let keys = [
+            inner.keys.marker(),
+            inner.keys.schedule(),
+            inner.keys.permission(permission),
+            inner.keys.hints(permission),
+            inner.keys.open(permission),
+        ];
+        let args = [permission.as_str(), &millis(inner.settings.lease).to_string(), &nonce()];
+        let mut reply = self.run(&CLAIM_PERMISSION, &keys, &args).await?;
+        match reply.outcome() {
+            "claimed" => {}
+            "not_due" | "leased" => return Ok(Claimed::No),
+            _ => return Err(reply.unexpected()),
+        }
+        let at: String = reply.take(3)?;
+        let stopped: String = reply.take(4)?;
+        let stopped_ms = stopped.parse().map_err(|_| reply.unexpected())?;
+        let (closed, record): (String, String) = (reply.take(5)?, reply.take(6)?);
+        let hints: Vec<(String, String)> = reply.take(7)?;
+        let open: Vec<String> = reply.take(8)?;
+        Ok(Claimed::Yes(Box::new(Claim {
+            permission: permission.clone(),
+            token: reply.take(1)?,
+            wake: reply.take(2)?,
+            at: read_time(&at).ok_or_else(|| reply.unexpected())?,
+            closed: closed == "1",
+            record: read_record(&keys[2], &record)?,
+            hints: hints
+                .into_iter()
+                .map(|(field, value)| read_hint(&keys[3], &field, value))
+                .collect::<Result<_, _>>()?,
+            intents: self.read_open(&open, stopped_ms).await?,
+            stopped_ms,
+        })))
+    }
+
+    /// Reads intents by id. One that has gone meanwhile is left out.
+    async fn read_open(&self, ids: &[String], stopped_ms: i64) -> Result<Vec<ChargeIntent>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<IntentId> = ids
+            .iter()
+            .map(|id| id.parse().map_err(|_| corrupt(id.clone(), "not an intent id")))
+            .collect::<Result<_, _>>()?;
+        let mut pipe = redis::pipe();
+        for id in &ids {
+            pipe.hgetall(self.0.keys.intent(id));
+        }
+        let records: Vec<HashMap<String, String>> = pipe.query_async(&mut self.0.connection.handle()).await?;
+        let mut intents = Vec::with_capacity(ids.len());
+        for (id, fields) in ids.iter().zip(&records) {
+            intents.extend(read(id, &self.0.keys.intent(id), fields, stopped_ms)?.map(|stored| stored.intent));
+        }
+        intents.sort_by_key(|intent| intent.submitted_at);
+        Ok(intents)
+    }
+
+    /// Reads one more intent within a claim: one that has ended, and that a charge names.
+    ///
+    /// # Errors
+    /// As [`Store::charge`].
+    pub async fn ended_charge(&self, id: &IntentId, claim: &Claim) -> Result<Option<StoredIntent>, StoreError> {
+        let key = self.0.keys.intent(id);
+        let fields: HashMap<String, String> = self.0.connection.handle().hgetall(&key).await?;
+        read(id, &key, &fields, claim.stopped_ms)
+    }
+
+    /// Extends the lease.
+    ///
+    /// # Errors
+    /// When Redis does not answer: then nothing may be sent.
+    pub async fn renew(&self, claim: &Claim) -> Result<Renewed, StoreError> {
+        let keys = [self.0.keys.marker(), self.0.keys.permission(&claim.permission), self.0.keys.schedule()];
+        let args = [claim.permission.as_str(), &claim.token, &millis(self.0.settings.lease).to_string()];
+        let reply = self.run(&RENEW_LEASE, &keys, &args).await?;
+        match reply.outcome() {
+            "renewed" => Ok(Renewed::Yes),
+            "lapsed" => Ok(Renewed::Lapsed),
+            "lost_lease" => Ok(Renewed::Lost),
+            _ => Err(reply.unexpected()),
+        }
+    }
+
+    /// Gives the lease back undecided; due again after the delay.
+    ///
+    /// # Errors
+    /// When Redis does not answer: the lease then runs out by itself.
+    pub async fn release(&self, claim: &Claim, delay: Duration) -> Result<(), StoreError> {
+        let keys = [self.0.keys.marker(), self.0.keys.permission(&claim.permission), self.0.keys.schedule()];
+        let args = [claim.permission.as_str(), &claim.token, &millis(delay).to_string()];
+        self.run(&RELEASE_LEASE, &keys, &args).await.map(|_| ())
+    }
+
+    /// Marks a send. Only after [`Marked::Yes`] may the request, signed before, go out; once.
+    ///
+    /// # Errors
+    /// When it is not certain that the mark was written: then nothing may be sent. The number counts as unknown.
+    pub async fn mark(&self, claim: &Claim, send: &Send<'_>) -> Result<Marked, StoreError> {
+        let inner = &self.0;
+        let intent = send.intent;
+        let kind = if intent.next_send_repeats() { "repeat" } else { "new" };
+        let event = Event::of_charge(EventType::ChargeAttempted, intent, json!({ "send": kind }));
+        let keys = [
+            inner.keys.marker(),
+            inner.keys.permission(&claim.permission),
+            inner.keys.intent(&intent.id),
+            inner.keys.events(),
+        ];
+        let instrument = send.instrument.and_then(|digest| serde_json::to_value(digest).ok());
+        let instrument = instrument.as_ref().and_then(Value::as_str).unwrap_or_default();
+        let args = [
+            &inner.source,
+            &self.now_text(),
+            claim.permission.as_str(),
+            &claim.token,
+            &intent.number.value.to_string(),
+            kind,
+            send.stored_state,
+            &millis(send.needed).to_string(),
+            &millis(inner.settings.confirmation_delay).to_string(),
+            &inner.settings.bounds.events.to_string(),
+            instrument,
+            &trigger_text(intent.progress.trigger),
+            event.kind,
+            &event.data,
+        ];
+        let mut reply = self.run(&MARK_SEND, &keys, &args).await?;
+        match reply.outcome() {
+            "marked" => {
+                let (tainted, at): (String, String) = (reply.take(1)?, reply.take(2)?);
+                let (sends, first): (String, String) = (reply.take(3)?, reply.take(4)?);
+                Ok(Marked::Yes(Number {
+                    value: intent.number.value,
+                    status: NumberStatus::Unknown,
+                    sends: sends.parse().map_err(|_| reply.unexpected())?,
+                    first_mark: read_time(&first),
+                    last_mark: read_time(&at),
+                    tainted: tainted == "1",
+                    instrument: if kind == "new" { send.instrument.cloned() } else { intent.number.instrument.clone() },
+                }))
+            }
+            "stopped" => Ok(Marked::Stopped),
+            "refused" => Ok(Marked::Refused(reply.take(1)?)),
+            "full" => Ok(Marked::EventsFull),
+            "lost_lease" => Ok(Marked::LostLease),
+            _ => Err(reply.unexpected()),
+        }
+    }
+
+    /// Writes what was decided and gives the lease back.
+    ///
+    /// # Errors
+    /// When it is not certain that it was written. The same commit again is safe.
+    pub async fn commit(&self, claim: &Claim, commit: &Commit<'_>) -> Result<Committed, StoreError> {
+        let inner = &self.0;
+        let mut keys = vec![
+            inner.keys.marker(),
+            inner.keys.permission(&claim.permission),
+            inner.keys.hints(&claim.permission),
+            inner.keys.open(&claim.permission),
+            inner.keys.schedule(),
+            inner.keys.events(),
+            inner.keys.quarantine(),
+        ];
+        keys.extend(commit.intents.iter().map(|(intent, ..)| inner.keys.intent(&intent.id)));
+        let payload = payload(&claim.permission, commit).to_string();
+        let args = [
+            &inner.source,
+            &self.now_text(),
+            claim.permission.as_str(),
+            &claim.token,
+            &claim.wake,
+            &millis(inner.settings.intent_retention).to_string(),
+            EventType::IpnQuarantined.as_str(),
+            &payload,
+        ];
+        let reply = self.run(&COMMIT_RECONCILIATION, &keys, &args).await?;
+        match reply.outcome() {
+            "committed" | "already" => Ok(Committed::Yes),
+            "lost_lease" => Ok(Committed::LostLease),
+            _ => Err(reply.unexpected()),
+        }
+    }
+
+    /// Notes a charge that is to be read and matched, without a notification.
+    ///
+    /// # Errors
+    /// When it is not certain that it was noted. The same again is safe.
+    pub async fn note_charge(&self, permission: &ChargePermissionId, charge: &ChargeId) -> Result<(), StoreError> {
+        let inner = &self.0;
+        let hint = Hint {
+            object_type: ObjectType::Charge,
+            object_id: charge.clone().into(),
+            note: HintNote {
+                message_id: String::new(),
+                published_at: inner.clock.now(),
+                refusals: 0,
+                not_before: None,
+            },
+        };
+        let keys = [
+            inner.keys.marker(),
+            inner.keys.permission(permission),
+            inner.keys.hints(permission),
+            inner.keys.schedule(),
+        ];
+        let reply =
+            self.run(&ADD_HINT, &keys, &[permission.as_str(), &hint.field(), &json!(hint.note).to_string()]).await?;
+        if reply.outcome() != "noted" {
+            return Err(reply.unexpected());
+        }
+        self.nudge();
+        Ok(())
+    }
+}
+
+/// The lease nonce: the only random value of the service.
+#[expect(clippy::disallowed_methods, reason = "the lease nonce is the only random value")]
+fn nonce() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+fn payload(permission: &ChargePermissionId, commit: &Commit<'_>) -> Value {
+    let hints: Vec<Value> =
+        commit.hints.iter().map(|(hint, seen, change)| hint_change(permission, hint, seen, change)).collect();
+    let intents: Vec<Value> =
+        commit.intents.iter().map(|(intent, due, events)| intent_change(intent, *due, events)).collect();
+    json!({
+        "record": json!(commit.record).to_string(),
+        "closed": if commit.closed { "1" } else { "0" },
+        "not_before": time_text(commit.not_before),
+        "hints_due": time_text(commit.hints_due),
+        "events": commit.events,
+        "hints": hints,
+        "intents": intents,
+    })
+}
+
+fn hint_change(permission: &ChargePermissionId, hint: &Hint, seen: &str, change: &HintChange) -> Value {
+    let note = json!(hint.note).to_string();
+    match change {
+        HintChange::Done => json!({ "field": hint.field(), "seen": seen, "fate": "done" }),
+        HintChange::Defer(note) => {
+            // The wake number and the publication stay: only the note changes.
+            let mut parts = seen.splitn(3, ' ');
+            let (wake, published) = (parts.next().unwrap_or("0"), parts.next().unwrap_or("0"));
+            let value = format!("{wake} {published} {}", json!(note));
+            json!({ "field": hint.field(), "seen": seen, "fate": "defer", "value": value })
+        }
+        HintChange::Quarantine(reason) => json!({
+            "field": hint.field(), "seen": seen, "fate": "quarantine", "reason": reason, "value": note,
+            "data": json!({
+                "messageId": hint.note.message_id,
+                "chargePermissionId": permission,
+                "objectType": hint.object_type,
+                "objectId": hint.object_id,
+                "reason": reason,
+            }).to_string(),
+        }),
+    }
+}
+
+fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]) -> Value {
+    let number = &intent.number;
+    let outcome = match intent.stage().outcome() {
+        None => "",
+        Some(Outcome::Verified) => "verified",
+        Some(Outcome::Unverified) => "unverified",
+    };
+    let charge = match intent.stage() {
+        Stage::Captured { charge, .. } | Stage::Authorized { charge, .. } | Stage::Pending { charge, .. } => {
+            charge.as_str()
+        }
+        _ => "",
+    };
+    json!({
+        "id": intent.id,
+        "state": intent.stage().name(),
+        "outcome": outcome,
+        "charge": charge,
+        "progress": json!(intent.progress).to_string(),
+        "due": time_text(due),
+        "events": events,
+        "number": {
+            "value": number.value.to_string(),
+            "status": number.status.as_str(),
+            "sends": number.sends.to_string(),
+            "first_mark": time_text(number.first_mark),
+            "last_mark": time_text(number.last_mark),
+            "tainted": if number.tainted { "1" } else { "0" },
+            "instrument": number.instrument.as_ref().map_or(json!(""), |digest| json!(digest)),
+        },
+    })
+}
+
+fn read_record(key: &str, text: &str) -> Result<PermissionRecord, StoreError> {
+    if text.is_empty() {
+        return Ok(PermissionRecord::default());
+    }
+    serde_json::from_str(text).map_err(|_| corrupt(key.to_owned(), "the record is malformed"))
+}
+
+fn read_hint(key: &str, field: &str, value: String) -> Result<(Hint, String), StoreError> {
+    let parse = || {
+        let (object_type, object_id) = field.split_once(':')?;
+        let mut parts = value.splitn(3, ' ');
+        let (_wake, published) = (parts.next()?, read_time(parts.next()?)?);
+        let mut note: HintNote = serde_json::from_str(parts.next()?).ok()?;
+        note.published_at = published;
+        Some(Hint { object_type: ObjectType::parse(object_type)?, object_id: object_id.parse().ok()?, note })
+    };
+    match parse() {
+        Some(hint) => Ok((hint, value)),
+        None => Err(corrupt(key.to_owned(), "a hint is malformed")),
+    }
+}
+
+fn corrupt(key: String, why: &str) -> StoreError {
+    StoreError::Corrupt { key, why: why.to_owned() }
+}

@@ -1,0 +1,139 @@
+//! A charge intent as a Redis hash, and back.
+//!
+//! What scripts judge by (state, number, marks, cancellation) are fields of their own; the rest is one JSON text that scripts only
+//! compare and replace.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::StoreError;
+use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Progress, Stage, Trigger, Why};
+use crate::model::ids::IntentId;
+
+/// A stored intent, with the text of its progress as stored (scripts compare it).
+#[derive(Debug, Clone)]
+pub struct StoredIntent {
+    /// The intent.
+    pub intent: ChargeIntent,
+    /// Its progress as stored.
+    pub progress_text: String,
+    /// Digest of the submitted body.
+    pub digest: String,
+    /// Whether it is held because data was lost.
+    pub held_by_recovery: bool,
+}
+
+/// Reads the fields of an intent's hash; `None` if there is none. `stopped_ms` is the account's stopped time so far.
+pub(super) fn read(
+    id: &IntentId,
+    key: &str,
+    fields: &HashMap<String, String>,
+    stopped_ms: i64,
+) -> Result<Option<StoredIntent>, StoreError> {
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let reader = Reader { key, fields };
+    let progress_text = reader.text("progress")?.to_owned();
+    let mut progress: Progress = reader.json("progress")?;
+    let status = NumberStatus::parse(reader.text("number_status")?).ok_or_else(|| reader.corrupt("number_status"))?;
+    let number = Number {
+        value: reader.number("number")?,
+        status,
+        sends: reader.number("sends")?,
+        first_mark: reader.time("first_mark")?,
+        last_mark: reader.time("last_mark")?,
+        tainted: reader.text("tainted")? == "1",
+        instrument: reader
+            .optional("instrument")
+            .and_then(|text| serde_json::from_value(serde_json::Value::String(text.to_owned())).ok()),
+    };
+    if status == NumberStatus::Unknown {
+        after_a_crash(&mut progress, &number, reader.optional("trigger"));
+    }
+    let intent = ChargeIntent {
+        id: id.clone(),
+        request: reader.json("request")?,
+        submitted_at: reader.time("submitted_at")?.ok_or_else(|| reader.corrupt("submitted_at"))?,
+        cancel_requested_at: reader.time("cancel_at")?,
+        stopped_ms: stopped_ms.saturating_sub(reader.optional_number("stopped_base_ms").unwrap_or(stopped_ms)),
+        number,
+        progress,
+    };
+    let digest = reader.text("digest")?.to_owned();
+    let held_by_recovery = reader.optional("recovery") == Some("1");
+    Ok(Some(StoredIntent { intent, progress_text, digest, held_by_recovery }))
+}
+
+/// A send was marked and its worker did not live to commit: the stage is still the one before the send. What is known is the number,
+/// so the stage becomes "ask again under the same number, now".
+fn after_a_crash(progress: &mut Progress, number: &Number, trigger: Option<&str>) {
+    let at = number.last_mark.unwrap_or(Timestamp::MIN);
+    match progress.stage {
+        Stage::Parked { .. } | Stage::Scheduled { why: Why::Attempt, .. } => {
+            progress.stage = Stage::Scheduled { at, why: Why::Repeat };
+            if let Some(trigger) = trigger.and_then(parse_trigger) {
+                progress.trigger = trigger;
+            }
+        }
+        _ => {}
+    }
+}
+
+fn parse_trigger(text: &str) -> Option<Trigger> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).ok()
+}
+
+/// The trigger as stored.
+pub(super) fn trigger_text(trigger: Trigger) -> String {
+    serde_json::to_value(trigger).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// A time as stored: milliseconds, or nothing.
+pub(super) fn time_text(time: Option<Timestamp>) -> String {
+    time.map(|time| time.as_millisecond().to_string()).unwrap_or_default()
+}
+
+struct Reader<'a> {
+    key: &'a str,
+    fields: &'a HashMap<String, String>,
+}
+
+impl<'a> Reader<'a> {
+    fn corrupt(&self, field: &str) -> StoreError {
+        StoreError::Corrupt { key: self.key.to_owned(), why: format!("field {field} is missing or malformed") }
+    }
+
+    fn optional(&self, field: &str) -> Option<&'a str> {
+        self.fields.get(field).map(String::as_str).filter(|text| !text.is_empty())
+    }
+
+    fn text(&self, field: &str) -> Result<&'a str, StoreError> {
+        self.optional(field).ok_or_else(|| self.corrupt(field))
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, field: &str) -> Result<T, StoreError> {
+        serde_json::from_str(self.text(field)?).map_err(|_| self.corrupt(field))
+    }
+
+    fn number(&self, field: &str) -> Result<u32, StoreError> {
+        self.text(field)?.parse().map_err(|_| self.corrupt(field))
+    }
+
+    fn optional_number(&self, field: &str) -> Option<i64> {
+        self.optional(field)?.parse().ok()
+    }
+
+    fn time(&self, field: &str) -> Result<Option<Timestamp>, StoreError> {
+        match self.optional(field) {
+            None => Ok(None),
+            Some(text) => read_time(text).map(Some).ok_or_else(|| self.corrupt(field)),
+        }
+    }
+}
+
+/// Reads a time as scripts write it.
+pub(super) fn read_time(text: &str) -> Option<Timestamp> {
+    Timestamp::from_millisecond(text.parse().ok()?).ok()
+}

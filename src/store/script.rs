@@ -1,0 +1,99 @@
+//! Scripts by their SHA, and their answers: an array whose first element names the outcome.
+
+use std::sync::LazyLock;
+
+use redis::{FromRedisValue, Script, Value};
+
+use super::{Store, StoreError};
+use crate::clock::Stopwatch;
+
+/// A script of `lua/`, with the prelude before it.
+pub(super) struct NamedScript {
+    pub(super) name: &'static str,
+    script: LazyLock<Script>,
+}
+
+macro_rules! scripts {
+    ($($constant:ident = $name:literal;)*) => {
+        $(pub(super) static $constant: NamedScript = NamedScript {
+            name: $name,
+            script: LazyLock::new(|| {
+                Script::new(concat!(include_str!("lua/prelude.lua"), "\n", include_str!(concat!("lua/", $name, ".lua"))))
+            }),
+        };)*
+    };
+}
+
+scripts! {
+    ACCEPT_NOTIFICATION = "accept_notification";
+    QUARANTINE_NOTIFICATION = "quarantine_notification";
+    SUBMIT_CHARGE = "submit_charge";
+    CANCEL_CHARGE = "cancel_charge";
+    CLAIM_PERMISSION = "claim_permission";
+    RENEW_LEASE = "renew_lease";
+    RELEASE_LEASE = "release_lease";
+    MARK_SEND = "mark_send";
+    COMMIT_RECONCILIATION = "commit_reconciliation";
+    ADD_HINT = "add_hint";
+    SET_STOP = "set_stop";
+    INIT_ACCOUNT = "init_account";
+    HOLD_INTENT = "hold_intent";
+}
+
+/// The answer of a script.
+pub(super) struct Reply {
+    script: &'static str,
+    values: Vec<Value>,
+}
+
+impl Reply {
+    /// The outcome.
+    pub(super) fn outcome(&self) -> &str {
+        match self.values.first() {
+            Some(Value::BulkString(bytes)) => std::str::from_utf8(bytes).unwrap_or_default(),
+            Some(Value::SimpleString(text)) => text,
+            _ => "",
+        }
+    }
+
+    /// The element at `index`, as the type asked for.
+    pub(super) fn take<T: FromRedisValue>(&mut self, index: usize) -> Result<T, StoreError> {
+        let value = self.values.get_mut(index).map_or(Value::Nil, |value| std::mem::replace(value, Value::Nil));
+        T::from_redis_value(value).map_err(|_| self.unexpected())
+    }
+
+    /// The error for an answer that the wrapper does not know.
+    pub(super) fn unexpected(&self) -> StoreError {
+        let reply: String = format!("{:?}", self.values).chars().take(200).collect();
+        StoreError::Unexpected { script: self.script, reply }
+    }
+}
+
+impl Store {
+    /// Runs a script. The clock offset is always the first argument; the outcomes that every script shares become errors.
+    pub(super) async fn run(
+        &self,
+        script: &'static NamedScript,
+        keys: &[String],
+        args: &[&str],
+    ) -> Result<Reply, StoreError> {
+        let stopwatch = Stopwatch::start();
+        let mut invocation = script.script.prepare_invoke();
+        for key in keys {
+            invocation.key(key);
+        }
+        invocation.arg(self.0.clock.offset_ms());
+        for arg in args {
+            invocation.arg(*arg);
+        }
+        let result: redis::RedisResult<Vec<Value>> = invocation.invoke_async(&mut self.0.connection.handle()).await;
+        metrics::histogram!("redis_script_seconds", "script" => script.name).record(stopwatch.elapsed());
+        let mut reply = Reply { script: script.name, values: result? };
+        match reply.outcome() {
+            "no_marker" => Err(StoreError::NoMarker),
+            "wrong_type" => Err(StoreError::WrongType(reply.take(1)?)),
+            "" => Err(reply.unexpected()),
+            _ => Ok(reply),
+        }
+    }
+}
