@@ -3,9 +3,15 @@
 //! It answers in the types of [`crate::model`] and knows nothing of the store, of SNS or of our own HTTP servers. *When* to call
 //! is not decided here; *what an answer means* is decided here and nowhere else.
 //!
+//! - [`classify`]: an answer to Create Charge becomes a [`Verdict`](crate::model::verdict::Verdict); pure.
 //! - [`signing`]: `AMZN-PAY-RSASSA-PSS-V2`; pure.
+//! - `wire`: Amazon's JSON; its types never leave.
+
+pub mod classify;
 
 pub mod signing;
+
+mod wire;
 
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
