@@ -848,14 +848,6 @@ mod tests {
 
         #[tokio::test]
         async fn the_log_names_request_id_and_reason_and_no_body_key_or_buyer() {
-            let printed = Printed::default();
-            let sink = printed.clone();
-            let subscriber = tracing_subscriber::fmt()
-                .with_max_level(tracing::Level::DEBUG)
-                .with_ansi(false)
-                .with_writer(move || sink.clone())
-                .finish();
-            let _guard = tracing::subscriber::set_default(subscriber);
             let mut body = permission_json();
             body["reasonCode"] = json!("SoftDeclined");
             body["message"] = json!("quoted to nobody");
@@ -864,8 +856,24 @@ mod tests {
                 (StatusCode::UNPROCESSABLE_ENTITY, headers, body.to_string()).into_response()
             })
             .await;
-            assert_eq!(client.charge_permission(&PERMISSION.parse().unwrap()).await, Look::Failed);
-            assert_eq!(send(&client).await, Verdict::Declined(Decline::SoftDeclined));
+            let both = async || {
+                assert_eq!(client.charge_permission(&PERMISSION.parse().unwrap()).await, Look::Failed);
+                assert_eq!(send(&client).await, Verdict::Declined(Decline::SoftDeclined));
+            };
+            // tracing remembers for each log line of the process whether anybody listens. As long as one listener is alive, it asks
+            // the thread that comes first, which may be another test's, without any. So: pass every line once, then install
+            // ours next to a second that hears nothing; from then on it asks both.
+            both().await;
+            let printed = Printed::default();
+            let sink = printed.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::DEBUG)
+                .with_ansi(false)
+                .with_writer(move || sink.clone())
+                .finish();
+            let _guard = tracing::subscriber::set_default(subscriber);
+            let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+            both().await;
             let text = String::from_utf8(printed.0.lock().unwrap().clone()).unwrap();
             for wanted in ["get_charge_permission", "create_charge", "a1b2-c3", "SoftDeclined", "422", "duration_ms"] {
                 assert!(text.contains(wanted), "{wanted}: {text}");
