@@ -3,7 +3,7 @@
 //! Each stage is public and pure (but for the random salt of the last), so that each can be held against Amazon's own vectors.
 //!
 //! Why V2 and a salt of 32 bytes: the algorithm's name fixes the salt's length, 20 bytes in V1 and 32 in V2, and nothing else
-//! differs. ring's [`RSA_PSS_SHA256`](ring::signature::RSA_PSS_SHA256) always salts with as many bytes as the digest has, 32; it can make V2 and cannot make V1. A
+//! differs. ring's [`RSA_PSS_SHA256`] always salts with as many bytes as the digest has, 32; it can make V2 and cannot make V1. A
 //! signature with the other salt is refused as `InvalidRequestSignature`.
 //!
 //! Source: <https://developer.amazon.com/docs/amazon-pay-api-v2/signing-requests.html>.
