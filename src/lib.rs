@@ -6,6 +6,7 @@ pub mod clock;
 pub mod http;
 pub mod ipn;
 pub mod model;
+pub mod reconciler;
 pub mod recovery;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

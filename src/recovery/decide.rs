@@ -160,15 +160,45 @@ fn needs_the_permission(intent: &ChargeIntent, now: Timestamp) -> bool {
 
 /// What to do now. See the module documentation.
 pub fn decide(case: &Case, findings: &Findings, now: Timestamp, policy: &Policy, ours: Environment) -> Decision {
-    let heard_at = newest_permission_hint(case, now);
-    let mut record = case.record.clone();
-    let mut events = permission::observe(&mut record, &case.permission, &findings.look, heard_at.is_some(), now);
-    let view = findings.look.view();
-    let closed = case.closed || view.is_some_and(|view| view.state == PermissionState::Closed);
-    let mut drafts: Vec<Draft> = case.intents.iter().cloned().map(Draft::new).collect();
-    let foreign = view.is_some_and(|view| permission::is_foreign(view, ours));
+    let drafts = case.intents.iter().cloned().map(Draft::new).collect();
+    go_on(case, drafts, case.record.clone(), findings, now, policy, ours)
+}
 
-    apply_charges(&mut drafts, &mut record, &mut events, findings, now, policy);
+/// Judges once more after a send: the drafts go on, nothing is sent again, and the hints keep the fate they had.
+pub fn decide_again(
+    case: &Case,
+    before: Decision,
+    look: Look,
+    now: Timestamp,
+    policy: &Policy,
+    ours: Environment,
+) -> Decision {
+    let case = Case { closed: before.closed, ..case.clone() };
+    let findings = Findings { look, charges: Vec::new(), may_act: false };
+    let mut after = go_on(&case, before.drafts, before.record, &findings, now, policy, ours);
+    let mut events = before.events;
+    events.append(&mut after.events);
+    Decision { events, hints: before.hints, ..after }
+}
+
+fn go_on(
+    case: &Case,
+    mut drafts: Vec<Draft>,
+    mut record: PermissionRecord,
+    findings: &Findings,
+    now: Timestamp,
+    policy: &Policy,
+    ours: Environment,
+) -> Decision {
+    let heard_at = newest_permission_hint(case, now);
+    let view = findings.look.view();
+    let foreign = view.is_some_and(|view| permission::is_foreign(view, ours));
+    let closed = case.closed || (!foreign && view.is_some_and(|view| view.state == PermissionState::Closed));
+    let mut events = Vec::new();
+    if !foreign {
+        events = permission::observe(&mut record, &case.permission, &findings.look, heard_at.is_some(), now);
+        apply_charges(&mut drafts, &mut record, &mut events, findings, now, policy);
+    }
     let context = Context { now, policy, look: &findings.look, closed, reasons: record.reasons.clone(), heard_at };
     let mut wants: Vec<(usize, Want)> = Vec::new();
     for (index, draft) in drafts.iter_mut().enumerate() {

@@ -43,9 +43,15 @@ impl Draft {
         self.alerts.push(Event::attention(kind, message, data));
     }
 
+    /// Enters a stage. A plan told of earlier in the same decision is taken back: only the last one happens.
+    fn enter(&mut self, stage: Stage) {
+        self.events.retain(|event| event.kind != EventType::ChargeScheduled.as_str());
+        self.intent.progress.stage = stage;
+    }
+
     /// Plans a send.
     pub fn schedule(&mut self, at: Timestamp, why: Why) {
-        self.intent.progress.stage = Stage::Scheduled { at, why };
+        self.enter(Stage::Scheduled { at, why });
         let reason = self.intent.progress.last_reason.clone();
         self.tell(EventType::ChargeScheduled, json!({ "at": at, "why": why, "lastReason": reason }));
     }
@@ -66,7 +72,7 @@ impl Draft {
         non_chargeable_seen: bool,
     ) {
         let park = Park::Instrument { baseline, non_chargeable_seen, echo_look_at: None };
-        self.intent.progress.stage = Stage::Parked { since: now, park };
+        self.enter(Stage::Parked { since: now, park });
         let reason = self.intent.progress.last_reason.clone();
         self.tell(EventType::ChargeParked, json!({ "for": "instrument", "reasonCode": reason }));
         let extra = json!({
@@ -81,7 +87,7 @@ impl Draft {
     /// Waits for a person: something we do not understand.
     pub fn park_for_attention(&mut self, now: Timestamp, reason: &str) {
         self.intent.progress.last_reason = Some(reason.to_owned());
-        self.intent.progress.stage = Stage::Parked { since: now, park: Park::Attention };
+        self.enter(Stage::Parked { since: now, park: Park::Attention });
         self.tell(EventType::ChargeParked, json!({ "for": "attention", "reasonCode": reason }));
         self.alert(
             "charge_parked",
@@ -112,7 +118,7 @@ impl Draft {
 
     /// Stops until an operator resolves it.
     pub fn hold(&mut self, reason: &str) {
-        self.intent.progress.stage = Stage::Held { reason: reason.to_owned() };
+        self.enter(Stage::Held { reason: reason.to_owned() });
         self.tell(EventType::ChargeHeld, json!({ "reason": reason }));
         self.alert("charge_held", "a charge is held and needs an operator", json!({ "reason": reason }));
     }
@@ -121,7 +127,7 @@ impl Draft {
     pub fn pend(&mut self, charge: ChargeId, now: Timestamp, state: &str) {
         self.intent.progress.charge = Some(charge.clone());
         self.intent.progress.look_at = Some(Sweep::Pending(now).next(now));
-        self.intent.progress.stage = Stage::Pending { charge: charge.clone(), since: now, alerted: false };
+        self.enter(Stage::Pending { charge: charge.clone(), since: now, alerted: false });
         self.tell(EventType::ChargePending, json!({ "chargeId": charge, "chargeState": state }));
     }
 
@@ -129,15 +135,15 @@ impl Draft {
     pub fn authorize(&mut self, charge: ChargeId, now: Timestamp, expires_at: Option<Timestamp>) {
         self.intent.progress.charge = Some(charge.clone());
         self.intent.progress.look_at = Some(Sweep::Quiet.next(now));
-        self.intent.progress.stage = Stage::Authorized { charge: charge.clone(), expires_at };
+        self.enter(Stage::Authorized { charge: charge.clone(), expires_at });
         self.tell(EventType::ChargeAuthorized, json!({ "chargeId": charge, "expiresAt": expires_at }));
     }
 
     /// The money is ours. `number` is the number the charge was made under.
     pub fn capture(&mut self, charge: ChargeId, number: u32, now: Timestamp) {
-        let progress = &mut self.intent.progress;
-        progress.charge = Some(charge.clone());
-        progress.stage = Stage::Captured { charge: charge.clone(), at: now };
+        self.intent.progress.charge = Some(charge.clone());
+        self.enter(Stage::Captured { charge: charge.clone(), at: now });
+        let progress = &self.intent.progress;
         let extra = json!({
             "chargeId": charge,
             // The attempts that were declined, and this one.
@@ -149,7 +155,7 @@ impl Draft {
 
     /// Canceled by the caller.
     pub fn cancel(&mut self, now: Timestamp, outcome: Outcome) {
-        self.intent.progress.stage = Stage::Canceled { at: now, outcome };
+        self.enter(Stage::Canceled { at: now, outcome });
         self.tell(EventType::ChargeCanceled, json!({ "outcome": outcome }));
     }
 
@@ -160,7 +166,7 @@ impl Draft {
 
     /// As [`Self::abandon`], with more to say.
     pub fn abandon_with(&mut self, now: Timestamp, reason: &str, outcome: Outcome, extra: Value) {
-        self.intent.progress.stage = Stage::Abandoned { at: now, reason: reason.to_owned(), outcome };
+        self.enter(Stage::Abandoned { at: now, reason: reason.to_owned(), outcome });
         let mut data = json!({ "reason": reason, "outcome": outcome, "whatToDo": what_to_do(reason, outcome) });
         if let (Some(data), Value::Object(extra)) = (data.as_object_mut(), extra) {
             data.extend(extra);

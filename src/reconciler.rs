@@ -1,0 +1,426 @@
+//! The loop around the decisions: claim -> gather -> decide -> act -> commit, one charge permission at a time.
+//!
+//! Nothing is decided here. [`Reconciler::step`] does one permission; [`Reconciler::run`] repeats it. After a send is marked nothing may
+//! stand between it and its verdict's commit but a crash, and a crash leaves the number unknown: the next worker asks again under the
+//! same idempotency key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::amazon_pay::{AmazonPay, CancelOutcome};
+use crate::clock::{Clock, Stopwatch};
+use crate::model::charge::{ChargeLook, ChargeView};
+use crate::model::charge_intent::{NumberStatus, Outcome};
+use crate::model::event::Event;
+use crate::model::hint::Hint;
+use crate::model::ids::{ChargeId, ChargePermissionId, Environment};
+use crate::model::permission::Look;
+use crate::model::verdict::Verdict;
+use crate::recovery::decide::{Act, Case, Decision, Findings, HintFate, decide, decide_again, due, plan};
+use crate::recovery::policy::{Policy, later};
+use crate::recovery::settle::settle;
+use crate::store::reconciliations::{Claim, Claimed, Commit, Committed, HintChange, Marked, Renewed, Send};
+use crate::store::{Store, StoreError};
+
+/// Due permissions looked at per step; the first that can be claimed is taken.
+const CANDIDATES: isize = 16;
+/// What must be left of the lease beyond a call's time-out.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(15);
+/// No send while our clock is further than this from Amazon's.
+const MAX_CLOCK_SKEW: Duration = Duration::from_mins(5);
+/// How often an idle worker looks for work that other instances made due.
+const POLL: Duration = Duration::from_millis(500);
+/// Wait after an error of the store.
+const ERROR_PAUSE: Duration = Duration::from_secs(1);
+/// Wait before the next try when a send could not be marked.
+const NOT_MARKED_DELAY: Duration = Duration::from_mins(1);
+/// Wait while the stop switch is on.
+const STOPPED_DELAY: Duration = Duration::from_mins(5);
+/// A decision that changes nothing is not made again at once.
+const NOTHING_CHANGED_DELAY: Duration = Duration::from_secs(5);
+/// Tries of a commit while Redis does not answer.
+const COMMIT_TRIES: u32 = 3;
+
+/// Reconciles charge permissions. Clones share everything; run as many workers as needed.
+#[derive(Debug, Clone)]
+pub struct Reconciler {
+    store: Store,
+    amazon: Arc<AmazonPay>,
+    policy: Arc<Policy>,
+    environment: Environment,
+    clock: Clock,
+    shutdown: CancellationToken,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepOutcome {
+    /// Nothing was due.
+    Idle,
+    /// A permission was reconciled.
+    Reconciled(ChargePermissionId),
+    /// The lease was lost on the way; whoever holds it now goes on.
+    LostLease(ChargePermissionId),
+    /// Told to shut down: the lease was given back undecided.
+    Released(ChargePermissionId),
+}
+
+/// Why a reconciliation ends before its commit.
+enum Stop {
+    LostLease,
+    ShuttingDown,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Reconciler {
+    /// A reconciler of one account. `shutdown` stops new calls to Amazon; what was marked is finished.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        amazon: Arc<AmazonPay>,
+        policy: Arc<Policy>,
+        environment: Environment,
+        clock: Clock,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self { store, amazon, policy, environment, clock, shutdown }
+    }
+
+    /// Steps until told to stop.
+    pub async fn run(&self) {
+        while !self.shutdown.is_cancelled() {
+            let pause = match self.step().await {
+                Ok(StepOutcome::Idle) => POLL,
+                Ok(_) => continue,
+                Err(error) => {
+                    error!(error = &error as &dyn std::error::Error, "reconciliation failed at the store");
+                    ERROR_PAUSE
+                }
+            };
+            tokio::select! {
+                () = self.shutdown.cancelled() => {}
+                () = self.store.nudged(), if pause == POLL => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Reconciles one permission that is due.
+    ///
+    /// # Errors
+    /// When Redis does not answer. Nothing is lost: the lease runs out and the permission is due again.
+    pub async fn step(&self) -> Result<StepOutcome, StoreError> {
+        for permission in self.store.due(CANDIDATES).await? {
+            if let Claimed::Yes(claim) = self.store.claim(&permission).await? {
+                return self.reconcile(*claim).await;
+            }
+        }
+        Ok(StepOutcome::Idle)
+    }
+
+    async fn reconcile(&self, claim: Claim) -> Result<StepOutcome, StoreError> {
+        let stopwatch = Stopwatch::start();
+        let permission = claim.permission.clone();
+        let result = self.reconcile_claimed(&claim).await;
+        metrics::histogram!("reconciliation_seconds").record(stopwatch.elapsed());
+        match result {
+            Ok(()) => Ok(StepOutcome::Reconciled(permission)),
+            Err(Stop::LostLease) => {
+                warn!(%permission, "the lease was lost during a reconciliation");
+                Ok(StepOutcome::LostLease(permission))
+            }
+            Err(Stop::ShuttingDown) => {
+                self.store.release(&claim, Duration::ZERO).await?;
+                Ok(StepOutcome::Released(permission))
+            }
+            Err(Stop::Store(error)) => {
+                // If this fails too, the lease runs out by itself.
+                let _ = self.store.release(&claim, NOTHING_CHANGED_DELAY).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn reconcile_claimed(&self, claim: &Claim) -> Result<(), Stop> {
+        let mut case = Case {
+            permission: claim.permission.clone(),
+            closed: claim.closed,
+            record: claim.record.clone(),
+            hints: claim.hints.iter().map(|(hint, _)| hint.clone()).collect(),
+            intents: claim.intents.clone(),
+        };
+        let findings = self.gather(claim, &mut case).await?;
+        let mut decision = decide(&case, &findings, self.clock.now(), &self.policy, self.environment);
+        self.count_sweep(&case, &decision);
+        let mut answered = None;
+        match std::mem::replace(&mut decision.act, Act::Nothing) {
+            Act::Nothing => {}
+            _ if self.shutdown.is_cancelled() => {}
+            Act::CancelCharge(index, charge) => self.cancel(claim, &mut decision, index, &charge).await?,
+            Act::Send(index) => {
+                answered = self.send(claim, &case, &mut decision, index, &findings.look).await?;
+                let resolved = decision.drafts[index].intent.number.status == NumberStatus::Fresh && answered.is_some();
+                if resolved {
+                    decision = self.look_again(claim, &case, decision, index).await;
+                }
+            }
+        }
+        let charge = match answered {
+            Some(Verdict::Charge(view)) => Some(*view),
+            _ => None,
+        };
+        self.commit(claim, &case, &decision, charge.as_ref()).await
+    }
+
+    /// The GETs that the hints and the due work ask for. Ended intents that a charge names join the case.
+    async fn gather(&self, claim: &Claim, case: &mut Case) -> Result<Findings, Stop> {
+        let plan = plan(case, self.clock.now());
+        let look = if plan.permission {
+            self.before_call(claim).await?;
+            self.amazon.charge_permission(&claim.permission).await
+        } else {
+            Look::NotAsked
+        };
+        let mut charges = Vec::with_capacity(plan.charges.len());
+        for charge in plan.charges {
+            self.before_call(claim).await?;
+            let found = self.amazon.charge(&charge).await;
+            if let ChargeLook::Seen(view) = &found
+                && let Some(tag) = &view.tag
+                && !case.intents.iter().any(|intent| intent.id == tag.intent)
+                && let Some(ended) = self.store.ended_charge(&tag.intent, claim).await?
+                && ended.intent.request.charge_permission_id == claim.permission
+            {
+                case.intents.push(ended.intent);
+            }
+            charges.push((charge, found));
+        }
+        Ok(Findings { look, charges, may_act: true })
+    }
+
+    /// Before each call to Amazon: the lease must outlast it.
+    async fn before_call(&self, claim: &Claim) -> Result<(), Stop> {
+        if self.shutdown.is_cancelled() {
+            return Err(Stop::ShuttingDown);
+        }
+        match self.store.renew(claim).await? {
+            Renewed::Yes => Ok(()),
+            Renewed::Lapsed => {
+                metrics::counter!("lease_lapsed_total").increment(1);
+                warn!(permission = %claim.permission, "a lease ran out before it was renewed");
+                Ok(())
+            }
+            Renewed::Lost => Err(Stop::LostLease),
+        }
+    }
+
+    /// Sign, mark, send: in this order, and each once. Returns the verdict if the request went out.
+    async fn send(
+        &self,
+        claim: &Claim,
+        case: &Case,
+        decision: &mut Decision,
+        index: usize,
+        look: &Look,
+    ) -> Result<Option<Verdict>, Stop> {
+        let now = self.clock.now();
+        if let Some(skew) = self.amazon.clock_skew().filter(|skew| skew.unsigned_abs() > MAX_CLOCK_SKEW) {
+            let message = "our clock and Amazon's are more than 5 minutes apart: nothing is sent until they agree";
+            decision.events.push(Event::attention("clock_skew", message, json!({ "skewSeconds": skew.as_secs() })));
+            decision.not_before = Some(later(now, NOT_MARKED_DELAY));
+            return Ok(None);
+        }
+        self.before_call(claim).await?;
+        let draft = &mut decision.drafts[index];
+        let intent = &draft.intent;
+        let signed = match self.amazon.sign_create_charge(&intent.request, &intent.id, intent.number.value) {
+            Ok(signed) => signed,
+            Err(error) => {
+                error!(error = &error as &dyn std::error::Error, intent = %intent.id, "a charge could not be signed");
+                decision.not_before = Some(later(now, NOT_MARKED_DELAY));
+                return Ok(None);
+            }
+        };
+        let stored_state = case.intents[index].stage().name();
+        let instrument = look.view().and_then(|view| view.instrument.as_ref());
+        let needed = self.amazon.timeout() + LEASE_MARGIN;
+        let marked = self.store.mark(claim, &Send { intent, stored_state, instrument, needed }).await?;
+        match marked {
+            Marked::Yes(number) => draft.intent.number = number,
+            Marked::Stopped => {
+                draft.defer(later(now, STOPPED_DELAY));
+                return Ok(None);
+            }
+            Marked::Refused(why) => {
+                info!(intent = %draft.intent.id, why, "a send was refused at its mark");
+                decision.not_before = Some(later(now, NOTHING_CHANGED_DELAY));
+                return Ok(None);
+            }
+            Marked::EventsFull => {
+                error!(intent = %draft.intent.id, "the event stream is full: no new charge is sent until consumers acknowledge");
+                decision.not_before = Some(later(now, NOT_MARKED_DELAY));
+                return Ok(None);
+            }
+            Marked::LostLease => return Err(Stop::LostLease),
+        }
+        // The point of no return is behind us: no early exit until the verdict is in the draft.
+        let verdict = self.amazon.send(signed).await;
+        settle(draft, &verdict, self.clock.now(), &self.policy);
+        info!(
+            intent = %draft.intent.id,
+            permission = %claim.permission,
+            number = case.intents[index].number.value,
+            tainted = draft.intent.number.tainted,
+            verdict = verdict_name(&verdict),
+            state = draft.intent.stage().name(),
+            "charge sent"
+        );
+        Ok(Some(verdict))
+    }
+
+    /// One Get Charge Permission after each decline. Failing it, the permission is looked at again in a minute.
+    async fn look_again(&self, claim: &Claim, case: &Case, mut decision: Decision, index: usize) -> Decision {
+        let look = match self.before_call(claim).await {
+            Ok(()) => self.amazon.charge_permission(&claim.permission).await,
+            Err(_) => Look::Failed,
+        };
+        let now = self.clock.now();
+        if look.view().is_none() {
+            decision.drafts[index].intent.progress.look_at = Some(later(now, NOT_MARKED_DELAY));
+        }
+        decide_again(case, decision, look, now, &self.policy, self.environment)
+    }
+
+    /// An authorisation that appeared after a cancellation is canceled at Amazon.
+    async fn cancel(
+        &self,
+        claim: &Claim,
+        decision: &mut Decision,
+        index: usize,
+        charge: &ChargeId,
+    ) -> Result<(), Stop> {
+        self.before_call(claim).await?;
+        let outcome = self.amazon.cancel_charge(charge, "canceled by the merchant").await;
+        let now = self.clock.now();
+        let draft = &mut decision.drafts[index];
+        let look_at = match outcome {
+            CancelOutcome::Done => {
+                draft.cancel(now, Outcome::Verified);
+                return Ok(());
+            }
+            CancelOutcome::AlreadyFinal => now,
+            CancelOutcome::Failed => later(now, Duration::from_mins(5)),
+            CancelOutcome::AccountFault => later(now, Duration::from_mins(15)),
+        };
+        draft.intent.progress.look_at = Some(look_at);
+        decision.not_before = Some(later(now, NOTHING_CHANGED_DELAY));
+        Ok(())
+    }
+
+    /// Writes the decision. A success whose lease was lost is noted for whoever holds it now.
+    async fn commit(
+        &self,
+        claim: &Claim,
+        case: &Case,
+        decision: &Decision,
+        charge: Option<&ChargeView>,
+    ) -> Result<(), Stop> {
+        let commit = self.commit_of(claim, case, decision);
+        let mut tries = 0;
+        let committed = loop {
+            tries += 1;
+            match self.store.commit(claim, &commit).await {
+                Ok(committed) => break committed,
+                Err(StoreError::Unavailable(error)) if tries < COMMIT_TRIES => {
+                    warn!(error = &error as &dyn std::error::Error, permission = %claim.permission, "a commit is tried again");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if committed == Committed::Yes {
+            return Ok(());
+        }
+        if let Some(charge) = charge {
+            self.store.note_charge(&claim.permission, &charge.id).await?;
+        }
+        Err(Stop::LostLease)
+    }
+
+    fn commit_of<'a>(&self, claim: &'a Claim, case: &'a Case, decision: &'a Decision) -> Commit<'a> {
+        let now = self.clock.now();
+        let intents: Vec<_> = decision
+            .drafts
+            .iter()
+            .zip(&case.intents)
+            .filter(|(draft, before)| draft.intent != **before || !draft.events.is_empty())
+            .map(|(draft, _)| (&draft.intent, due(&draft.intent, &self.policy), draft.events.as_slice()))
+            .collect();
+        let hints: Vec<_> = claim
+            .hints
+            .iter()
+            .zip(&decision.hints)
+            .filter_map(|((hint, seen), fate)| Some((hint, seen.as_str(), change_of(fate)?)))
+            .collect();
+        let hints_due =
+            claim.hints.iter().zip(&decision.hints).filter_map(|((hint, _), fate)| due_of(hint, fate, now)).min();
+        let idle = intents.is_empty() && hints.is_empty() && decision.not_before.is_none();
+        let not_before = if idle { Some(later(now, NOTHING_CHANGED_DELAY)) } else { decision.not_before };
+        Commit {
+            record: &decision.record,
+            closed: decision.closed,
+            events: &decision.events,
+            hints,
+            hints_due,
+            intents,
+            not_before,
+        }
+    }
+
+    /// A change that no notification told us of: the sweep found it.
+    fn count_sweep(&self, case: &Case, decision: &Decision) {
+        let heard = !case.hints.is_empty();
+        if !heard && case.record.state.is_some() && case.record.state != decision.record.state {
+            metrics::counter!("found_by_sweep_total").increment(1);
+            info!(permission = %case.permission, "a change was found by the sweep, not by a notification");
+        }
+    }
+}
+
+fn change_of(fate: &HintFate) -> Option<HintChange> {
+    match fate {
+        HintFate::Keep => None,
+        HintFate::Done => Some(HintChange::Done),
+        HintFate::Defer(note) => Some(HintChange::Defer(note.clone())),
+        HintFate::Quarantine(reason) => Some(HintChange::Quarantine(reason.clone())),
+    }
+}
+
+fn due_of(hint: &Hint, fate: &HintFate, now: Timestamp) -> Option<Timestamp> {
+    match fate {
+        HintFate::Done | HintFate::Quarantine(_) => None,
+        HintFate::Keep => Some(hint.note.not_before.unwrap_or(now)),
+        HintFate::Defer(note) => Some(note.not_before.unwrap_or(now)),
+    }
+}
+
+fn verdict_name(verdict: &Verdict) -> &str {
+    match verdict {
+        Verdict::Charge(view) => view.state.as_str(),
+        Verdict::Declined(decline) => decline.as_str(),
+        Verdict::Refused(refusal) => refusal.code(),
+        Verdict::DuplicateKey => "DuplicateIdempotencyKey",
+        Verdict::AccountFault(_) => "AccountFault",
+        Verdict::Ambiguous { .. } => "Ambiguous",
+    }
+}
