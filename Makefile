@@ -1,0 +1,40 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint ci release bench
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install redis-server where it is missing
+	@scripts/install-redis
+
+# The development profile: it builds in less than half the time of the release profile and shares everything with
+# `make test`; the parts that would be slow without optimisation (RSA) are optimised in it, see Cargo.toml.
+demo: setup ## The whole service at work on real parts, with its own Redis and a local Amazon Pay
+	cargo run --locked -- demo
+
+test: setup ## Every test, with private Redis servers
+	cargo test --locked
+
+# Without default features is what the production image holds; tests stand on the sandbox, so they are not built there.
+lint: ## Formatting, clippy, documentation, dependencies, scripts, Dockerfile, compose file
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --lib --bins --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	@scripts/lint-files
+
+ci: ## All that CI does: lint, test, release build, shared checks
+	$(MAKE) lint
+	$(MAKE) test
+	$(MAKE) release
+	@for check in ../shared/checks/*; do \
+		if [ -f "$$check" ] && [ -x "$$check" ]; then \
+			echo "$$check"; "$$check" "$${CARGO_TARGET_DIR:-target}/release/amazon-pay-ipn" || exit 1; \
+		fi; \
+	done
+
+release:
+	cargo build --release --locked
+
+bench: ## Benchmarks
+	cargo bench --locked
