@@ -106,12 +106,16 @@ fn as_text(explanation: &Explanation, topic_assumed: bool) -> String {
     let mut lines = Vec::new();
     for step in &explanation.steps {
         let name = step.check.as_str().replace('_', " ");
-        let (mark, detail) = match step.outcome {
-            Outcome::Passed => ("ok    ", step.found.clone()),
-            Outcome::Failed(_) => ("FAILED", format!("expected {}\n{:31}found {}", step.expected, "", step.found)),
-            Outcome::NotReached => ("-     ", "not reached".to_owned()),
+        let mark = match step.outcome {
+            Outcome::Passed => "ok",
+            Outcome::Failed(_) => "FAILED",
+            Outcome::NotReached => "-",
         };
-        lines.push(format!("{mark}  {name:<22} {detail}"));
+        let detail = match step.outcome {
+            Outcome::NotReached => "not reached".to_owned(),
+            _ => format!("expected {}; found {}", step.expected, step.found),
+        };
+        lines.push(format!("{mark:<7} {name:<21} {detail}"));
     }
     lines.push(String::new());
     if topic_assumed {
@@ -155,4 +159,84 @@ fn as_json(explanation: &Explanation, topic_assumed: bool) -> String {
         "topicAssumed": topic_assumed, "checks": checks,
     });
     format!("{value:#}\n")
+}
+
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests {
+    use clap::Parser;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::sns::test_authority::{Key, NOW, TOPIC, good_certificate, notification, signed};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        verify: VerifyArgs,
+    }
+
+    struct Files {
+        directory: tempfile::TempDir,
+    }
+
+    impl Files {
+        fn with(message: &Value) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::write(directory.path().join("message"), message.to_string()).unwrap();
+            std::fs::write(directory.path().join("pem"), good_certificate()).unwrap();
+            Self { directory }
+        }
+
+        fn args(&self, more: &[&str]) -> VerifyArgs {
+            let path = |name| self.directory.path().join(name).display().to_string();
+            let line = ["verify", &path("message"), "--certificate", &path("pem"), "--at", NOW];
+            Line::parse_from(line.into_iter().chain(more.iter().copied())).verify
+        }
+    }
+
+    fn genuine() -> Value {
+        signed(notification("https://sns.us-east-1.amazonaws.com"), Key::main())
+    }
+
+    #[tokio::test]
+    async fn a_genuine_message_is_explained_on_one_screen() {
+        let (explanation, assumed) = explain(&Files::with(&genuine()).args(&["--topic", TOPIC])).await.unwrap();
+        let text = as_text(&explanation, assumed);
+        assert!(text.ends_with("GENUINE: signed by Amazon SNS.\n"), "{text}");
+        assert!(text.lines().count() < 24 && !text.contains("WARNING"), "{text}");
+        let json: Value = serde_json::from_str(&as_json(&explanation, assumed)).unwrap();
+        assert_eq!((&json["genuine"], &json["refusedBy"]), (&Value::Bool(true), &Value::Null));
+    }
+
+    #[tokio::test]
+    async fn without_a_topic_the_reader_is_warned() {
+        let (explanation, assumed) = explain(&Files::with(&genuine()).args(&[])).await.unwrap();
+        let text = as_text(&explanation, assumed);
+        assert!(explanation.refused.is_none() && text.contains("WARNING"), "{text}");
+        assert!(text.ends_with("if the topic is one that you trust.\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_names_the_check_and_the_answer() {
+        let mut forged = genuine();
+        forged["Message"] = Value::from("forged");
+        let (explanation, assumed) = explain(&Files::with(&forged).args(&["--topic", TOPIC])).await.unwrap();
+        let text = as_text(&explanation, assumed);
+        assert!(text.contains("FAILED  signature ") && text.contains("would answer 403"), "{text}");
+
+        let other = TOPIC.replace("us-east-1", "eu-west-1");
+        let (explanation, assumed) = explain(&Files::with(&genuine()).args(&["--topic", &other])).await.unwrap();
+        let text = as_text(&explanation, assumed);
+        assert!(text.contains("REFUSED by the check \"topic\"") && text.contains("not reached"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn files_that_cannot_be_used_are_wrong_usage() {
+        let files = Files::with(&genuine());
+        std::fs::write(files.directory.path().join("pem"), "no certificate").unwrap();
+        assert!(explain(&files.args(&[])).await.is_err());
+        std::fs::remove_file(files.directory.path().join("message")).unwrap();
+        assert!(explain(&files.args(&[])).await.is_err());
+    }
 }

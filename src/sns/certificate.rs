@@ -423,3 +423,218 @@ pub enum FetchError {
     #[error("no budget left: {MAX_FETCHES_PER_MINUTE} certificates were fetched within a minute")]
     Budget,
 }
+
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests {
+    use axum::http::{StatusCode, header};
+    use axum::response::{IntoResponse, Redirect};
+
+    use super::super::explanation::Outcome;
+    use super::super::test_authority::{
+        FILE, Host, Key, NAME, NOW, good_certificate, issued, params, pem, self_signed,
+    };
+    use super::*;
+
+    const OID_SHA256_WITH_RSA: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b];
+    const OID_SHA1_WITH_RSA: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x05];
+
+    /// The first check that a certificate fails.
+    fn failed(text: &str, anchors: Option<&str>) -> Option<Check> {
+        let anchors = TrustAnchors::parse(anchors.map(str::as_bytes)).unwrap();
+        let certificate = SigningCertificate::parse(text.as_bytes(), &anchors).unwrap();
+        let steps = certificate.judge(NAME, NOW.parse().unwrap());
+        steps.iter().find(|step| !step.passed()).map(|step| {
+            assert_eq!(step.outcome, Outcome::Failed(RefusedClass::Forbidden));
+            step.check
+        })
+    }
+
+    fn replaced(der: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+        let mut der = der.to_vec();
+        let places: Vec<usize> =
+            der.windows(from.len()).enumerate().filter(|(_, window)| *window == from).map(|(at, _)| at).collect();
+        for at in places {
+            der[at..at + to.len()].copy_from_slice(to);
+        }
+        der
+    }
+
+    fn url(host: &Host) -> CertificateUrl {
+        let text = format!("{}{FILE}", host.base);
+        CertificateUrl::parse(&text, &format!("{}/SimpleNotificationService-", host.base)).unwrap()
+    }
+
+    fn web(clock: &Clock) -> Web {
+        Web::new(TrustAnchors::default(), clock.clone(), true).unwrap()
+    }
+
+    /// Serves `pem`, made beforehand: generating a key within the request would block the client too.
+    async fn serving(pem: String) -> Host {
+        Host::answering(move || pem.clone()).await
+    }
+
+    #[test]
+    fn a_certificate_must_bear_the_expected_name() {
+        assert_eq!(failed(&self_signed(&params(&[NAME], "x"), Key::main()), None), None);
+        assert_eq!(failed(&self_signed(&params(&["x.test", NAME], "x"), Key::main()), None), None);
+        assert_eq!(failed(&self_signed(&params(&[], NAME), Key::main()), None), None);
+        for other in [
+            params(&["x.test"], NAME),
+            params(&["127.0.0.1"], NAME),
+            params(&["*.amazonaws.com"], "x"),
+            params(&["sns.amazonaws.com.evil.test"], "x"),
+            params(&[], "x"),
+        ] {
+            assert_eq!(failed(&self_signed(&other, Key::main()), None), Some(Check::CertificateName));
+        }
+    }
+
+    #[test]
+    fn an_authoritys_certificate_signs_no_messages() {
+        let mut authority = params(&[NAME], NAME);
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        assert_eq!(failed(&self_signed(&authority, Key::main()), None), Some(Check::CertificateUse));
+        let mut authority = params(&[NAME], NAME);
+        authority.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        assert_eq!(failed(&self_signed(&authority, Key::main()), None), Some(Check::CertificateUse));
+    }
+
+    #[test]
+    fn weak_keys_other_keys_and_broken_algorithms_are_refused() {
+        let sound = params(&[NAME], NAME);
+        assert_eq!(failed(&self_signed(&sound, Key::weak()), None), Some(Check::CertificateKey));
+        let elliptic = sound.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(failed(&pem(elliptic.der()), None), Some(Check::CertificateKey));
+        let der = sound.self_signed(Key::main()).unwrap();
+        let sha1 = replaced(der.der(), &OID_SHA256_WITH_RSA, &OID_SHA1_WITH_RSA);
+        assert_eq!(failed(&pem(&sha1), None), Some(Check::CertificateAlgorithm));
+    }
+
+    #[test]
+    fn with_trust_anchors_one_of_them_must_have_signed_the_certificate() {
+        let mut root = params(&[], "Root");
+        root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let (leaf, root_pem) = (params(&[NAME], NAME), self_signed(&root, Key::other()));
+        let impostor = self_signed(&root, Key::main());
+        let signed_by_root = issued(&leaf, Key::main(), &root, Key::other());
+        assert_eq!(failed(&signed_by_root, Some(&root_pem)), None);
+        assert_eq!(failed(&signed_by_root, Some(&format!("{impostor}{root_pem}"))), None);
+        assert_eq!(failed(&signed_by_root, Some(&impostor)), Some(Check::CertificateChain));
+        assert_eq!(failed(&good_certificate(), Some(&root_pem)), Some(Check::CertificateChain));
+        root.not_after = rcgen::date_time_ymd(2026, 3, 1);
+        let expired = self_signed(&root, Key::other());
+        assert_eq!(failed(&signed_by_root, Some(&expired)), Some(Check::CertificateChain));
+    }
+
+    #[test]
+    fn only_the_first_block_counts_and_it_must_be_a_certificate() {
+        let (good, other) = (good_certificate(), self_signed(&params(&["x.test"], "x"), Key::other()));
+        assert_eq!(failed(&format!("{good}{other}"), None), None);
+        assert_eq!(failed(&format!("{other}{good}"), None), Some(Check::CertificateName));
+        let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        let trailing =
+            pem(&[params(&[NAME], NAME).self_signed(Key::main()).unwrap().der().as_ref(), &[0][..]].concat());
+        for text in ["", "<html>", "-----BEGIN CERTIFICATE-----\n", &pem(b"no DER"), &format!("{key}{good}"), &trailing]
+        {
+            let parsed = SigningCertificate::parse(text.as_bytes(), &TrustAnchors::default());
+            assert!(matches!(parsed, Err(FetchError::NotACertificate(_))), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_does_not_serve_a_certificate_is_a_failed_fetch() {
+        let refused = async |host: Host| web(&Clock::movable()).obtain(&url(&host), NAME).await.unwrap_err();
+        let missing = Host::answering(|| StatusCode::NOT_FOUND).await;
+        assert!(matches!(refused(missing).await, FetchError::Status(404)));
+        let target = serving(good_certificate()).await;
+        let address = format!("{}{FILE}", target.base);
+        let redirecting = Host::answering(move || Redirect::temporary(&address)).await;
+        assert!(matches!(refused(redirecting).await, FetchError::Status(307)));
+        assert_eq!(target.hits(), 0);
+        let oversized = serving(format!("{}{}", good_certificate(), "x".repeat(MAX_CERTIFICATE_BYTES))).await;
+        assert!(matches!(refused(oversized).await, FetchError::TooLarge));
+        let page = Host::answering(|| "<html>").await;
+        assert!(matches!(refused(page).await, FetchError::NotACertificate(_)));
+        let cut_off = Host::answering(|| ([(header::CONTENT_LENGTH, "5000")], "short").into_response()).await;
+        assert!(matches!(refused(cut_off).await, FetchError::Request(_) | FetchError::NotACertificate(_)));
+    }
+
+    #[tokio::test]
+    async fn a_host_that_never_answers_is_given_up() {
+        let host = Host::start(std::future::pending).await;
+        let impatient = Duration::from_millis(100);
+        let web = Web::with_timeout(TrustAnchors::default(), Clock::movable(), true, impatient).unwrap();
+        let error = web.obtain(&url(&host), NAME).await.unwrap_err();
+        assert!(matches!(error, FetchError::Request(error) if error.is_timeout()));
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_remembered_for_seconds_and_only_for_its_address() {
+        let clock = Clock::movable();
+        let (host, web) = (Host::answering(|| StatusCode::NOT_FOUND).await, web(&clock));
+        for _ in 0..3 {
+            assert!(web.obtain(&url(&host), NAME).await.is_err());
+        }
+        assert_eq!(host.hits(), 1);
+        let prefix = format!("{}/SimpleNotificationService-", host.base);
+        let other = CertificateUrl::parse(&format!("{prefix}{}.pem", "a".repeat(32)), &prefix).unwrap();
+        assert!(web.obtain(&other, NAME).await.is_err());
+        assert_eq!(host.hits(), 2);
+        clock.advance(FAILURE_LIFE);
+        assert!(web.obtain(&url(&host), NAME).await.is_err());
+        assert_eq!(host.hits(), 3);
+    }
+
+    #[tokio::test]
+    async fn an_unacceptable_certificate_is_not_kept_beyond_seconds() {
+        let clock = Clock::movable();
+        let host = serving(self_signed(&params(&["x.test"], "x"), Key::other())).await;
+        let web = web(&clock);
+        for _ in 0..3 {
+            assert!(!web.obtain(&url(&host), NAME).await.unwrap().is_acceptable(NAME, clock.now()));
+        }
+        assert_eq!(host.hits(), 1);
+        clock.advance(FAILURE_LIFE);
+        assert!(web.obtain(&url(&host), NAME).await.is_ok());
+        assert_eq!(host.hits(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_held_certificate_that_expired_is_fetched_again() {
+        let clock = Clock::movable();
+        let mut ending = params(&[NAME], NAME);
+        ending.not_after = rcgen::date_time_ymd(2100, 1, 1);
+        let host = serving(self_signed(&ending, Key::main())).await;
+        let web = web(&clock);
+        for _ in 0..2 {
+            assert!(web.obtain(&url(&host), NAME).await.unwrap().is_acceptable(NAME, clock.now()));
+        }
+        assert_eq!(host.hits(), 1);
+        clock.advance(Duration::from_hours(24 * 366 * 80));
+        for _ in 0..2 {
+            assert!(!web.obtain(&url(&host), NAME).await.unwrap().is_acceptable(NAME, clock.now()));
+        }
+        assert_eq!(host.hits(), 1, "the expired one is remembered as a failure first");
+        clock.advance(FAILURE_LIFE);
+        assert!(web.obtain(&url(&host), NAME).await.is_ok());
+        assert_eq!(host.hits(), 2);
+    }
+
+    #[test]
+    fn no_more_than_the_budget_is_fetched_within_a_minute() {
+        let (budget, now) = (Budget::default(), NOW.parse::<Timestamp>().unwrap());
+        let taken = (0..MAX_FETCHES_PER_MINUTE + 5).filter(|_| budget.take(now)).count();
+        assert_eq!(taken, MAX_FETCHES_PER_MINUTE as usize);
+        assert!(!budget.take(now + Duration::from_secs(59)));
+        assert!(budget.take(now + Duration::from_mins(1)));
+    }
+
+    #[tokio::test]
+    async fn plain_http_is_refused_unless_a_sandbox_asks_for_it() {
+        let host = serving(good_certificate()).await;
+        let web = Web::new(TrustAnchors::default(), Clock::movable(), false).unwrap();
+        assert!(matches!(web.obtain(&url(&host), NAME).await, Err(FetchError::Request(_))));
+        assert_eq!(host.hits(), 0);
+    }
+}

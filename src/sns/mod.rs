@@ -17,6 +17,9 @@ mod certificate;
 mod envelope;
 mod explanation;
 mod subscription;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+pub(crate) mod test_authority;
 mod topic;
 mod verifier;
 

@@ -112,3 +112,102 @@ impl ConfirmError {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::http::{HeaderMap, StatusCode, header};
+
+    use super::super::test_authority::{TOPIC, confirmation, notification, serve, settings};
+    use super::*;
+
+    const CONFIRMED: &str = "<ConfirmSubscriptionResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\">\
+        <ConfirmSubscriptionResult><SubscriptionArn>arn:aws:sns:us-east-1:291180941288:t:u</SubscriptionArn>\
+        </ConfirmSubscriptionResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></ConfirmSubscriptionResponse>";
+
+    struct Api {
+        subscriber: Subscriber,
+        requests: Arc<Mutex<Vec<(HeaderMap, String)>>>,
+    }
+
+    async fn api(status: StatusCode, answer: &'static str) -> Api {
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
+        let base = serve(Router::new().fallback(move |headers: HeaderMap, body: String| {
+            seen.lock().unwrap().push((headers, body));
+            async move { (status, [(header::CONTENT_TYPE, "text/xml")], answer) }
+        }))
+        .await;
+        let settings = SnsSettings { api_base_url: Some(base), ..settings("http://127.0.0.1:9") };
+        Api { subscriber: Subscriber::new(&settings), requests }
+    }
+
+    fn error(code: &str) -> &'static str {
+        format!("<ErrorResponse><Error><Type>x</Type><Code>{code}</Code><Message>m</Message></Error></ErrorResponse>")
+            .leak()
+    }
+
+    fn message(mut value: serde_json::Value) -> Verified<Envelope> {
+        value["Signature"] = serde_json::json!("s");
+        Verified::for_test(Envelope::parse(value.to_string().as_bytes()).unwrap())
+    }
+
+    fn announcement() -> Verified<Envelope> {
+        message(confirmation("http://127.0.0.1:9", "SubscriptionConfirmation"))
+    }
+
+    #[tokio::test]
+    async fn a_subscription_is_confirmed_by_token_without_credentials() {
+        let api = api(StatusCode::OK, CONFIRMED).await;
+        api.subscriber.confirm(&announcement()).await.unwrap();
+        let requests = api.requests.lock().unwrap();
+        let [(headers, body)] = requests.as_slice() else { panic!("{} requests", requests.len()) };
+        assert!(!headers.contains_key(header::AUTHORIZATION));
+        let mut fields: Vec<&str> = body.split('&').collect();
+        fields.sort_unstable();
+        let topic = format!("TopicArn={}", TOPIC.replace(':', "%3A"));
+        let token = "Token=2336412f37fb687f5d51e6e2425929f52e8e";
+        assert_eq!(fields, ["Action=ConfirmSubscription", token, &topic, "Version=2010-03-31"]);
+    }
+
+    #[tokio::test]
+    async fn only_what_may_pass_is_transient_and_it_is_tried_twice() {
+        for (status, code, transient, tries) in [
+            (StatusCode::INTERNAL_SERVER_ERROR, "InternalError", true, 2),
+            (StatusCode::BAD_REQUEST, "Throttling", true, 2),
+            (StatusCode::BAD_REQUEST, "InvalidParameter", false, 1),
+            (StatusCode::FORBIDDEN, "AuthorizationError", false, 1),
+            (StatusCode::NOT_FOUND, "NotFound", false, 1),
+        ] {
+            let api = api(status, error(code)).await;
+            let refused = api.subscriber.confirm(&announcement()).await.unwrap_err();
+            assert_eq!((refused.transient, api.requests.lock().unwrap().len()), (transient, tries), "{refused}");
+            assert!(refused.to_string().contains(code) && !refused.to_string().contains("2336412f"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_cannot_be_reached_is_transient() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let subscriber = Subscriber::new(&SnsSettings { api_base_url: Some(base), ..settings("http://127.0.0.1:9") });
+        assert!(subscriber.confirm(&announcement()).await.unwrap_err().transient);
+    }
+
+    #[tokio::test]
+    async fn nothing_else_is_ever_confirmed() {
+        let api = api(StatusCode::OK, CONFIRMED).await;
+        let base = "http://127.0.0.1:9";
+        let mut elsewhere = confirmation(base, "SubscriptionConfirmation");
+        elsewhere["TopicArn"] = serde_json::json!("arn:aws:sns:us-east-1:291180941288:another");
+        for other in [notification(base), confirmation(base, "UnsubscribeConfirmation"), elsewhere] {
+            let refused = api.subscriber.confirm(&message(other)).await.unwrap_err();
+            assert!(!refused.transient);
+        }
+        assert!(api.requests.lock().unwrap().is_empty());
+    }
+}

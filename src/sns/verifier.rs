@@ -293,3 +293,333 @@ pub enum SnsError {
     #[error("the HTTP client cannot be built")]
     Client(#[source] FetchError),
 }
+
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::super::test_authority::{
+        FILE, Host, Key, NAME, NOW, confirmation, good_certificate, notification, params, self_signed, settings, signed,
+    };
+    use super::*;
+    use RefusedClass::{Forbidden, Malformed, Unavailable};
+
+    /// A host that no test ever asks: certificates are given.
+    const BASE: &str = "http://127.0.0.1:9";
+
+    fn at(time: &str) -> Clock {
+        Clock::fixed(time.parse().unwrap())
+    }
+
+    fn with_certificate(pem: &str, time: &str) -> Verifier {
+        Verifier::with_certificate(settings(BASE), at(time), pem.as_bytes()).unwrap()
+    }
+
+    fn offline() -> Verifier {
+        with_certificate(&good_certificate(), NOW)
+    }
+
+    async fn outcome(verifier: &Verifier, message: &Value) -> Result<(), (RefusedClass, &'static str)> {
+        let result = verifier.verify(&Headers::default(), message.to_string().as_bytes()).await;
+        result.map(|_| ()).map_err(|refused| (refused.class(), refused.check()))
+    }
+
+    fn edited(field: &str, value: &str) -> Value {
+        let mut message = signed(notification(BASE), Key::main());
+        message[field] = json!(value);
+        message
+    }
+
+    #[tokio::test]
+    async fn genuine_messages_of_every_type_and_both_versions_are_verified() {
+        let verifier = offline();
+        for version in ["1", "2"] {
+            for mut message in [
+                notification(BASE),
+                confirmation(BASE, "SubscriptionConfirmation"),
+                confirmation(BASE, "UnsubscribeConfirmation"),
+            ] {
+                message["SignatureVersion"] = json!(version);
+                assert_eq!(outcome(&verifier, &signed(message, Key::main())).await, Ok(()));
+            }
+            for subject in [json!("Grüße"), json!(""), Value::Null] {
+                let mut message = notification(BASE);
+                message["SignatureVersion"] = json!(version);
+                message["Subject"] = subject;
+                assert_eq!(outcome(&verifier, &signed(message, Key::main())).await, Ok(()));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn escapes_and_spacing_of_the_json_do_not_matter() {
+        let message = signed(notification(BASE), Key::main());
+        let pretty = format!("{message:#}").replace('ü', "\\u00fc").replace("{\\\"a", "\\u007b\\\"a");
+        let verified = offline().verify(&Headers::default(), pretty.as_bytes()).await.unwrap();
+        assert_eq!(verified.message, message["Message"].as_str().unwrap());
+    }
+
+    #[tokio::test]
+    async fn headers_can_only_speak_against_a_message() {
+        let (verifier, body) = (offline(), signed(notification(BASE), Key::main()).to_string());
+        for (message_type, raw_delivery, check) in [
+            (Some("Notification"), false, None),
+            (Some("SubscriptionConfirmation"), false, Some("message_type")),
+            (Some("notification"), false, Some("message_type")),
+            (Some("Notification"), true, Some("delivery")),
+        ] {
+            let result = verifier.verify(&Headers { message_type, raw_delivery }, body.as_bytes()).await;
+            assert_eq!(result.as_ref().err().map(Refused::check), check);
+            assert!(result.is_ok() || result.is_err_and(|refused| refused.class() == Malformed));
+        }
+    }
+
+    #[tokio::test]
+    async fn each_flaw_is_refused_by_its_check() {
+        let verifier = offline();
+        let long_ago = signed(edited("Timestamp", "2026-03-05T19:59:59.999Z"), Key::main());
+        let just_so = signed(edited("Timestamp", "2026-03-05T20:00:00.000Z"), Key::main());
+        let ahead = signed(edited("Timestamp", "2026-03-06T20:05:00.001Z"), Key::main());
+        let slightly_ahead = signed(edited("Timestamp", "2026-03-06T20:05:00.000Z"), Key::main());
+        let other_topic = TOPIC_OF_SOMEBODY_ELSE;
+        for (message, expected) in [
+            (edited("Message", "m"), Err((Forbidden, "signature"))),
+            (signed(notification(BASE), Key::other()), Err((Forbidden, "signature"))),
+            (signed(edited("TopicArn", other_topic), Key::main()), Err((Forbidden, "topic"))),
+            (edited("SignatureVersion", "2"), Err((Forbidden, "signature"))),
+            (long_ago, Err((Forbidden, "timestamp"))),
+            (just_so, Ok(())),
+            (ahead, Err((Unavailable, "timestamp"))),
+            (slightly_ahead, Ok(())),
+            (edited("MessageId", "1"), Err((Malformed, "envelope"))),
+            (edited("SigningCertURL", "http://127.0.0.1:9/x.pem"), Err((Forbidden, "certificate_url"))),
+        ] {
+            assert_eq!(outcome(&verifier, &message).await, expected, "{message}");
+        }
+        for version in ["", "0", "3", "01", "1 ", "2\n", "SHA256"] {
+            assert_eq!(
+                outcome(&verifier, &edited("SignatureVersion", version)).await,
+                Err((Malformed, "signature_version"))
+            );
+        }
+        let genuine = signed(notification(BASE), Key::main())["Signature"].as_str().unwrap().to_owned();
+        let unpadded = genuine.trim_end_matches('=').to_owned();
+        for signature in
+            ["", "%%%", "AAAA", &unpadded, &format!("{genuine}\n"), &genuine.replace('/', "_").replace('+', "-")]
+        {
+            let refused = outcome(&verifier, &edited("Signature", signature)).await;
+            assert!(signature == genuine || refused == Err((Malformed, "signature_encoding")), "{signature}");
+        }
+    }
+
+    const TOPIC_OF_SOMEBODY_ELSE: &str = "arn:aws:sns:us-east-1:291180941288:A3BXB0YN3XH17HA2K7NDRCTOTPW8";
+
+    #[tokio::test]
+    async fn an_empty_list_of_topics_accepts_none() {
+        let settings = SnsSettings { topics: Vec::new(), ..settings(BASE) };
+        let verifier = Verifier::with_certificate(settings, at(NOW), good_certificate().as_bytes()).unwrap();
+        assert_eq!(outcome(&verifier, &signed(notification(BASE), Key::main())).await, Err((Forbidden, "topic")));
+    }
+
+    #[tokio::test]
+    async fn the_certificates_host_is_the_configured_topics_and_no_trick_changes_it() {
+        let settings = SnsSettings { certificate_base_url: None, ..settings(BASE) };
+        let verifier = Verifier::with_certificate(settings, at(NOW), good_certificate().as_bytes()).unwrap();
+        let host = "https://sns.us-east-1.amazonaws.com";
+        assert_eq!(outcome(&verifier, &signed(notification(host), Key::main())).await, Ok(()));
+        let file = FILE.strip_prefix('/').unwrap();
+        let upper = FILE.replace("7506a1e3", "7506A1E3");
+        for url in [
+            format!("http://sns.us-east-1.amazonaws.com{FILE}"),
+            format!("HTTPS://sns.us-east-1.amazonaws.com{FILE}"),
+            format!("https://x@sns.us-east-1.amazonaws.com{FILE}"),
+            format!("https://sns.us-east-1.amazonaws.com@evil.example{FILE}"),
+            format!("https://sns.us-east-1.amazonaws.com:443{FILE}"),
+            format!("https://sns.us-east-1.amazonaws.com.{FILE}"),
+            format!("https://SNS.us-east-1.amazonaws.com{FILE}"),
+            format!("https://sns.s3-us-west-2.amazonaws.com{FILE}"),
+            format!("https://sns.us-west-2.amazonaws.com{FILE}"),
+            format!("https://sns.us-east-1.amazonaws.com.cn{FILE}"),
+            format!("https://sns.us-east-1.amazonaws.com.evil.example{FILE}"),
+            format!("{host}{FILE}?a=.pem"),
+            format!("{host}{FILE}#.pem"),
+            format!("{host}{FILE}\n"),
+            format!(" {host}{FILE}"),
+            format!("{host}/{FILE}"),
+            format!("{host}/../{file}"),
+            format!("{host}/x/..{FILE}"),
+            format!("{host}\\{file}"),
+            format!("{host}/%53{}", file.strip_prefix('S').unwrap()),
+            format!("{host}{}", FILE.replace("7506", "%37506")),
+            format!("{host}{upper}"),
+            format!("{host}{}", FILE.replace("7506a1e3", "7506a1e")),
+            format!("{host}/SimpleNotificationService.pem"),
+            format!("{host}{FILE}.pem"),
+            String::new(),
+        ] {
+            let mut message = signed(notification(host), Key::main());
+            message["SigningCertURL"] = json!(url);
+            assert_eq!(outcome(&verifier, &message).await, Err((Forbidden, "certificate_url")), "{url:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn text_cannot_be_shifted_from_the_message_into_another_field() {
+        // Both have the same signed text; without the grammar of the identifiers one signature would serve for both.
+        let (first, second) = ("c0e5a280-53c9-5a98-93bb-c0a560b3d192", "9d2c5580-b61d-550c-8583-37a582870907");
+        let mut published = notification(BASE);
+        published["Message"] = json!(format!("foo\nMessageId\n{first}\nSubject\nbar"));
+        published["MessageId"] = json!(second);
+        let published = signed(published, Key::main());
+        let mut shifted = published.clone();
+        shifted["Message"] = json!("foo");
+        shifted["MessageId"] = json!(first);
+        shifted["Subject"] = json!(format!("bar\nMessageId\n{second}"));
+        let verifier = offline();
+        assert_eq!(outcome(&verifier, &published).await, Ok(()));
+        assert_eq!(outcome(&verifier, &shifted).await, Err((Malformed, "envelope")));
+    }
+
+    #[tokio::test]
+    async fn a_certificate_must_be_valid_at_the_time_of_use() {
+        let mut dated = params(&[NAME], NAME);
+        dated.not_before = rcgen::date_time_ymd(2026, 3, 1);
+        dated.not_after = rcgen::date_time_ymd(2026, 3, 7);
+        let pem = self_signed(&dated, Key::main());
+        for (now, published, expected) in [
+            (NOW, "2026-03-06T19:55:38.000Z", Ok(())),
+            ("2026-03-07T00:00:01Z", "2026-03-06T19:55:38.000Z", Err((Forbidden, "certificate_validity"))),
+            ("2026-02-28T23:59:59Z", "2026-02-28T23:59:59.000Z", Err((Unavailable, "certificate_validity"))),
+        ] {
+            let mut message = notification(BASE);
+            message["Timestamp"] = json!(published);
+            let message = signed(message, Key::main());
+            assert_eq!(outcome(&with_certificate(&pem, now), &message).await, expected, "{now}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_explanation_shows_every_check_and_agrees_with_the_verdict() {
+        let (verifier, headers) = (offline(), Headers::default());
+        let genuine = signed(notification(BASE), Key::main()).to_string();
+        let explanation = verifier.explain(&headers, genuine.as_bytes()).await;
+        assert!(explanation.refused.is_none() && explanation.steps.iter().all(Step::passed));
+        assert!(explanation.steps.iter().map(|step| step.check).eq(Check::ALL));
+
+        for forged in [edited("Message", "m"), edited("Signature", "x"), edited("TopicArn", "arn:x"), json!(null)] {
+            let explanation = verifier.explain(&headers, forged.to_string().as_bytes()).await;
+            let result = verifier.verify(&headers, forged.to_string().as_bytes()).await;
+            assert_eq!(explanation.refused, result.err());
+            assert!(explanation.steps.iter().map(|step| step.check).eq(Check::ALL));
+            let failed = explanation.steps.iter().find(|step| !step.passed()).unwrap();
+            assert_eq!(Some(failed.check.as_str()), explanation.refused.as_ref().map(Refused::check));
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_fetched_for_a_message_that_is_refused_without_a_certificate() {
+        let pem = good_certificate();
+        let host = Host::answering(move || pem.clone()).await;
+        let verifier = Verifier::new(settings(&host.base), at(NOW)).unwrap();
+        let sound = signed(notification(&host.base), Key::main());
+        for (field, value) in [
+            ("MessageId", "1"),
+            ("Type", "Other"),
+            ("TopicArn", TOPIC_OF_SOMEBODY_ELSE),
+            ("SigningCertURL", "x"),
+            ("SignatureVersion", "3"),
+            ("Timestamp", "2026-01-06T19:55:38.000Z"),
+            ("Timestamp", "2026-04-06T19:55:38.000Z"),
+            ("Signature", "%%%"),
+        ] {
+            let mut message = sound.clone();
+            message[field] = json!(value);
+            assert!(outcome(&verifier, &message).await.is_err(), "{field}");
+        }
+        let raw = Headers { raw_delivery: true, ..Headers::default() };
+        assert!(verifier.verify(&raw, sound.to_string().as_bytes()).await.is_err());
+        let headers = Headers { message_type: Some("UnsubscribeConfirmation"), ..Headers::default() };
+        assert!(verifier.verify(&headers, sound.to_string().as_bytes()).await.is_err());
+        assert_eq!(host.hits(), 0);
+        assert_eq!(outcome(&verifier, &sound).await, Ok(()));
+        assert_eq!(host.hits(), 1);
+    }
+
+    #[tokio::test]
+    async fn concurrent_and_later_messages_share_one_fetch() {
+        let gate = Arc::new(tokio::sync::Notify::new());
+        let (held, pem) = (Arc::clone(&gate), good_certificate());
+        let host = Host::start(move || {
+            let (held, pem) = (Arc::clone(&held), pem.clone());
+            async move {
+                held.notified().await;
+                axum::response::IntoResponse::into_response(pem)
+            }
+        })
+        .await;
+        let verifier = Arc::new(Verifier::new(settings(&host.base), at(NOW)).unwrap());
+        let message = signed(notification(&host.base), Key::main());
+        let mut running = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let (verifier, message) = (Arc::clone(&verifier), message.clone());
+            running.spawn(async move { outcome(&verifier, &message).await });
+        }
+        // One permit: a second request would find no answer and time out.
+        gate.notify_one();
+        while let Some(verified) = running.join_next().await {
+            assert_eq!(verified.unwrap(), Ok(()));
+        }
+        assert_eq!(outcome(&verifier, &message).await, Ok(()));
+        assert_eq!(host.hits(), 1);
+    }
+
+    #[tokio::test]
+    async fn settings_that_contradict_themselves_are_refused() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        for base in ["", "sns.test", "ftp://sns.test", "http://sns.test/?a=b", "http://sns.test/#x"] {
+            assert!(matches!(Verifier::new(settings(base), at(NOW)), Err(SnsError::CertificateBaseUrl(_))), "{base}");
+        }
+        let settings = SnsSettings { trust_anchors_pem: Some(b"none".to_vec()), ..settings(BASE) };
+        assert!(matches!(Verifier::new(settings.clone(), at(NOW)), Err(SnsError::TrustAnchors(_))));
+        assert!(Verifier::with_certificate(settings, at(NOW), good_certificate().as_bytes()).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn any_single_change_to_a_signed_field_is_refused(
+            kind in 0_usize..4, field in 0_usize..7, position in any::<prop::sample::Index>(),
+            replacement in proptest::option::of(any::<char>()), insert in any::<bool>(), version in "[12]",
+        ) {
+            let (mut message, fields): (Value, &[&str]) = match kind {
+                0 | 1 => (notification(BASE), &["Message", "MessageId", "Timestamp", "TopicArn", "Type", "Subject"]),
+                2 => (confirmation(BASE, "SubscriptionConfirmation"),
+                    &["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"]),
+                _ => (confirmation(BASE, "UnsubscribeConfirmation"),
+                    &["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"]),
+            };
+            if kind == 1 { message["Subject"] = json!("a subject") }
+            message["SignatureVersion"] = json!(version);
+            let genuine = signed(message, Key::main());
+            let field = fields[field % fields.len()];
+            let mut text: Vec<char> = genuine.get(field).and_then(Value::as_str).unwrap_or_default().chars().collect();
+            let place = position.index(text.len() + 1);
+            if insert || place == text.len() {
+                text.insert(place, replacement.unwrap_or('x'));
+            } else if let Some(replacement) = replacement {
+                text[place] = replacement;
+            } else {
+                text.remove(place);
+            }
+            let mut changed = genuine.clone();
+            changed[field] = json!(text.into_iter().collect::<String>());
+            prop_assume!(changed != genuine);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let verifier = offline();
+            prop_assert_eq!(runtime.block_on(outcome(&verifier, &genuine)), Ok(()));
+            prop_assert!(runtime.block_on(outcome(&verifier, &changed)).is_err());
+        }
+    }
+}
