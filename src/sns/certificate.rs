@@ -1,33 +1,18 @@
-//! The signing certificate: which address it may have, how it is fetched and kept, and what it must be.
+//! The signing certificate: which address it may have, and what it must be. How it is come by is in [`source`].
 //!
-//! The address is compared on the raw string, because URL parsers disagree about userinfo, case, dots and escapes. A failed or
-//! unacceptable certificate is remembered for seconds only, and per address, so that a flood for one bad address costs one
-//! request and never blocks the genuine one. Building a chain through intermediates is not here: SNS serves the leaf alone.
+//! The address is compared on the raw string, because URL parsers disagree about userinfo, case, dots and escapes. Building a
+//! chain through intermediates is not here: SNS serves the leaf alone.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+pub(super) mod source;
 
 use jiff::Timestamp;
-use moka::future::Cache;
 use x509_parser::oid_registry as oid;
 use x509_parser::prelude::{GeneralName, Pem, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use super::explanation::{Check, RefusedClass, Step, shown};
 use super::topic::TopicArn;
-use crate::clock::Clock;
 
-/// SNS waits 15 s for our answer; a certificate that takes longer than this is asked for again with the next delivery.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(4);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Genuine ones have about 2 KiB.
-const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
-/// One certificate per region and year is normal.
-const MAX_HELD: u64 = 64;
-const MAX_FAILURES_HELD: u64 = 1024;
-const FAILURE_LIFE: Duration = Duration::from_secs(10);
-/// Senders who know an allow-listed ARN can invent addresses; each costs one request to AWS until this is used up.
-const MAX_FETCHES_PER_MINUTE: u32 = 120;
 /// What 112 bits of security need, and the least that ring verifies.
 const MIN_RSA_BITS: usize = 2048;
 
@@ -67,7 +52,7 @@ pub(super) struct SigningCertificate {
 /// The algorithm that the certificate itself is signed with.
 #[derive(Debug)]
 struct Algorithm {
-    oid: String,
+    name: String,
     is_sound: bool,
 }
 
@@ -83,8 +68,8 @@ enum Anchoring {
 
 impl SigningCertificate {
     /// Reads the first PEM block; whatever follows it is no leaf and is ignored.
-    pub(super) fn parse(pem: &[u8], anchors: &TrustAnchors) -> Result<Self, FetchError> {
-        let not_one = |why: &dyn std::fmt::Display| FetchError::NotACertificate(shown(&why.to_string()));
+    pub(super) fn parse(pem: &[u8], anchors: &TrustAnchors) -> Result<Self, InvalidCertificate> {
+        let not_one = InvalidCertificate::because;
         let block = Pem::iter_from_buffer(pem)
             .next()
             .ok_or_else(|| not_one(&"no PEM block"))?
@@ -153,15 +138,15 @@ impl SigningCertificate {
                 Check::CertificateAlgorithm,
                 self.algorithm.is_sound,
                 Forbidden,
-                "signed with RSA or ECDSA and SHA-256, SHA-384 or SHA-512",
-                self.algorithm.oid.as_str(),
+                "to be signed by RSA or ECDSA with SHA-256 or better",
+                self.algorithm.name.as_str(),
             ),
             Step::judged(Check::CertificateChain, anchored, Forbidden, anchors_expected, shown(&self.issuer)),
             Step::judged(
                 Check::CertificateValidity,
                 self.not_before <= now && now <= self.not_after,
                 validity_class,
-                format!("valid at {now}"),
+                format!("to be valid at {now}"),
                 format!("valid from {} to {}", self.not_before, self.not_after),
             ),
         ]
@@ -171,24 +156,23 @@ impl SigningCertificate {
     pub(super) fn key(&self) -> &[u8] {
         self.key.as_ref().map_or(&[], |(der, _)| der)
     }
-
-    fn is_acceptable(&self, expected_name: &str, now: Timestamp) -> bool {
-        self.judge(expected_name, now).iter().all(Step::passed)
-    }
 }
 
 impl Algorithm {
     fn of(leaf: &X509Certificate<'_>) -> Self {
         let sound = [
-            oid::OID_PKCS1_SHA256WITHRSA,
-            oid::OID_PKCS1_SHA384WITHRSA,
-            oid::OID_PKCS1_SHA512WITHRSA,
-            oid::OID_SIG_ECDSA_WITH_SHA256,
-            oid::OID_SIG_ECDSA_WITH_SHA384,
-            oid::OID_SIG_ECDSA_WITH_SHA512,
+            (oid::OID_PKCS1_SHA256WITHRSA, "RSA with SHA-256"),
+            (oid::OID_PKCS1_SHA384WITHRSA, "RSA with SHA-384"),
+            (oid::OID_PKCS1_SHA512WITHRSA, "RSA with SHA-512"),
+            (oid::OID_SIG_ECDSA_WITH_SHA256, "ECDSA with SHA-256"),
+            (oid::OID_SIG_ECDSA_WITH_SHA384, "ECDSA with SHA-384"),
+            (oid::OID_SIG_ECDSA_WITH_SHA512, "ECDSA with SHA-512"),
         ];
         let (inner, outer) = (&leaf.tbs_certificate.signature.algorithm, &leaf.signature_algorithm.algorithm);
-        Self { oid: outer.to_id_string(), is_sound: inner == outer && sound.contains(outer) }
+        match sound.iter().find(|(oid, _)| oid == outer && inner == outer) {
+            Some((_, name)) => Self { name: (*name).to_owned(), is_sound: true },
+            None => Self { name: format!("the algorithm {}", outer.to_id_string()), is_sound: false },
+        }
     }
 }
 
@@ -198,9 +182,9 @@ pub(super) struct TrustAnchors(Option<Vec<Vec<u8>>>);
 
 impl TrustAnchors {
     /// Reads all certificates of a PEM file; at least one is needed.
-    pub(super) fn parse(pem: Option<&[u8]>) -> Result<Self, FetchError> {
+    pub(super) fn parse(pem: Option<&[u8]>) -> Result<Self, InvalidCertificate> {
         let Some(pem) = pem else { return Ok(Self(None)) };
-        let bad = |why: &dyn std::fmt::Display| FetchError::NotACertificate(shown(&why.to_string()));
+        let bad = InvalidCertificate::because;
         let mut anchors = Vec::new();
         for block in Pem::iter_from_buffer(pem) {
             let block = block.map_err(|error| bad(&error))?;
@@ -227,152 +211,6 @@ impl TrustAnchors {
                     timestamp(validity.not_after.timestamp()),
                 )
             })
-    }
-}
-
-/// Where signing certificates come from.
-#[derive(Debug)]
-pub(super) enum CertificateSource {
-    /// Fetched from the address in the message once that address has been accepted.
-    Web(Box<Web>),
-    /// One that the operator gave (`verify --certificate`).
-    Fixed(Arc<SigningCertificate>),
-}
-
-impl CertificateSource {
-    /// The certificate at `url`. It need not be acceptable: the caller judges it.
-    pub(super) async fn obtain(
-        &self,
-        url: &CertificateUrl,
-        expected_name: &str,
-    ) -> Result<Arc<SigningCertificate>, FetchError> {
-        match self {
-            Self::Web(web) => web.obtain(url, expected_name).await,
-            Self::Fixed(certificate) => Ok(Arc::clone(certificate)),
-        }
-    }
-}
-
-/// Fetches certificates and keeps those that are acceptable.
-#[derive(Debug)]
-pub(super) struct Web {
-    client: reqwest::Client,
-    anchors: TrustAnchors,
-    clock: Clock,
-    held: Cache<String, Arc<SigningCertificate>>,
-    failures: Cache<String, Failure>,
-    budget: Budget,
-}
-
-/// What an address last came to, when that was no good.
-#[derive(Debug, Clone)]
-struct Failure {
-    at: Timestamp,
-    what: Result<Arc<SigningCertificate>, FetchError>,
-}
-
-impl Web {
-    /// A fetcher; `plain_http` allows `http` addresses, which a sandbox's overridden base URL may have.
-    pub(super) fn new(anchors: TrustAnchors, clock: Clock, plain_http: bool) -> Result<Self, FetchError> {
-        Self::with_timeout(anchors, clock, plain_http, FETCH_TIMEOUT)
-    }
-
-    fn with_timeout(
-        anchors: TrustAnchors,
-        clock: Clock,
-        plain_http: bool,
-        timeout: Duration,
-    ) -> Result<Self, FetchError> {
-        let client = reqwest::Client::builder()
-            .https_only(!plain_http)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(timeout)
-            .build()
-            .map_err(|error| FetchError::Request(Arc::new(error)))?;
-        let held = Cache::new(MAX_HELD);
-        let failures = Cache::builder().max_capacity(MAX_FAILURES_HELD).time_to_live(FAILURE_LIFE).build();
-        Ok(Self { client, anchors, clock, held, failures, budget: Budget::default() })
-    }
-
-    async fn obtain(&self, url: &CertificateUrl, expected_name: &str) -> Result<Arc<SigningCertificate>, FetchError> {
-        if let Some(failure) = self.recent_failure(url).await {
-            return failure.what;
-        }
-        // Concurrent callers for one address share one fetch and its outcome.
-        match self.held.try_get_with_by_ref(url.0.as_str(), self.load(url, expected_name)).await {
-            Ok(certificate) if certificate.is_acceptable(expected_name, self.clock.now()) => Ok(certificate),
-            Ok(expired) => {
-                self.held.invalidate(&url.0).await;
-                self.remember_failure(url, Ok(expired)).await.what
-            }
-            Err(failure) => failure.what.clone(),
-        }
-    }
-
-    /// Fetches; only what is acceptable comes back as `Ok` and is held.
-    async fn load(&self, url: &CertificateUrl, expected_name: &str) -> Result<Arc<SigningCertificate>, Failure> {
-        let now = self.clock.now();
-        if !self.budget.take(now) {
-            // Not remembered: the address itself has done nothing wrong.
-            return Err(Failure { at: now, what: Err(FetchError::Budget) });
-        }
-        match self.fetch(url).await.map(Arc::new) {
-            Ok(certificate) if certificate.is_acceptable(expected_name, self.clock.now()) => Ok(certificate),
-            what => Err(self.remember_failure(url, what).await),
-        }
-    }
-
-    async fn fetch(&self, url: &CertificateUrl) -> Result<SigningCertificate, FetchError> {
-        let failed = |error| FetchError::Request(Arc::new(error));
-        let mut response = self.client.get(&url.0).send().await.map_err(failed)?;
-        if response.status() != reqwest::StatusCode::OK {
-            return Err(FetchError::Status(response.status().as_u16()));
-        }
-        let mut pem = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if pem.len() + chunk.len() > MAX_CERTIFICATE_BYTES {
-                return Err(FetchError::TooLarge);
-            }
-            pem.extend_from_slice(&chunk);
-        }
-        SigningCertificate::parse(&pem, &self.anchors)
-    }
-
-    /// The failure of the last seconds, by our clock, so that a moved clock moves this too.
-    async fn recent_failure(&self, url: &CertificateUrl) -> Option<Failure> {
-        let failure = self.failures.get(&url.0).await?;
-        let age = self.clock.now().duration_since(failure.at);
-        (!age.is_negative() && age.unsigned_abs() < FAILURE_LIFE).then_some(failure)
-    }
-
-    async fn remember_failure(
-        &self,
-        url: &CertificateUrl,
-        what: Result<Arc<SigningCertificate>, FetchError>,
-    ) -> Failure {
-        let failure = Failure { at: self.clock.now(), what };
-        self.failures.insert(url.0.clone(), failure.clone()).await;
-        failure
-    }
-}
-
-/// Counts the fetches of a minute.
-#[derive(Debug, Default)]
-struct Budget(Mutex<Option<(Timestamp, u32)>>);
-
-impl Budget {
-    /// Whether one more fetch may be made.
-    fn take(&self, now: Timestamp) -> bool {
-        // The value is whole at any time, so a panic elsewhere leaves nothing to repair.
-        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (start, used) =
-            window.filter(|(start, _)| now.duration_since(*start).abs().as_secs() < 60).unwrap_or((now, 0));
-        *window = Some((start, used.saturating_add(1)));
-        used < MAX_FETCHES_PER_MINUTE
     }
 }
 
@@ -404,36 +242,22 @@ fn timestamp(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or(if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
 }
 
-/// Why there is no certificate. All of it may pass.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum FetchError {
-    /// The request failed, timed out or was cut off.
-    #[error("no answer from the certificate's host: {0}")]
-    Request(#[source] Arc<reqwest::Error>),
-    /// Another status than 200; redirects are not followed.
-    #[error("status {0} from the certificate's host")]
-    Status(u16),
-    /// More than 16 KiB.
-    #[error("a body of more than {MAX_CERTIFICATE_BYTES} bytes")]
-    TooLarge,
-    /// The body is not one PEM certificate.
-    #[error("a body that is no certificate: {0}")]
-    NotACertificate(String),
-    /// Too many certificates were asked for within a minute.
-    #[error("no budget left: {MAX_FETCHES_PER_MINUTE} certificates were fetched within a minute")]
-    Budget,
+/// A text that is not one PEM certificate, or whose certificate cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no certificate: {0}")]
+pub struct InvalidCertificate(String);
+
+impl InvalidCertificate {
+    fn because(why: &dyn std::fmt::Display) -> Self {
+        Self(shown(&why.to_string()))
+    }
 }
 
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
 mod tests {
-    use axum::http::{StatusCode, header};
-    use axum::response::{IntoResponse, Redirect};
-
     use super::super::explanation::Outcome;
-    use super::super::test_authority::{
-        FILE, Host, Key, NAME, NOW, good_certificate, issued, params, pem, self_signed,
-    };
+    use super::super::test_authority::{Key, NAME, NOW, good_certificate, issued, params, pem, self_signed};
     use super::*;
 
     const OID_SHA256_WITH_RSA: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b];
@@ -458,20 +282,6 @@ mod tests {
             der[at..at + to.len()].copy_from_slice(to);
         }
         der
-    }
-
-    fn url(host: &Host) -> CertificateUrl {
-        let text = format!("{}{FILE}", host.base);
-        CertificateUrl::parse(&text, &format!("{}/SimpleNotificationService-", host.base)).unwrap()
-    }
-
-    fn web(clock: &Clock) -> Web {
-        Web::new(TrustAnchors::default(), clock.clone(), true).unwrap()
-    }
-
-    /// Serves `pem`, made beforehand: generating a key within the request would block the client too.
-    async fn serving(pem: String) -> Host {
-        Host::answering(move || pem.clone()).await
     }
 
     #[test]
@@ -538,103 +348,7 @@ mod tests {
         for text in ["", "<html>", "-----BEGIN CERTIFICATE-----\n", &pem(b"no DER"), &format!("{key}{good}"), &trailing]
         {
             let parsed = SigningCertificate::parse(text.as_bytes(), &TrustAnchors::default());
-            assert!(matches!(parsed, Err(FetchError::NotACertificate(_))), "{text}");
+            assert!(parsed.is_err(), "{text}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_host_that_does_not_serve_a_certificate_is_a_failed_fetch() {
-        let refused = async |host: Host| web(&Clock::movable()).obtain(&url(&host), NAME).await.unwrap_err();
-        let missing = Host::answering(|| StatusCode::NOT_FOUND).await;
-        assert!(matches!(refused(missing).await, FetchError::Status(404)));
-        let target = serving(good_certificate()).await;
-        let address = format!("{}{FILE}", target.base);
-        let redirecting = Host::answering(move || Redirect::temporary(&address)).await;
-        assert!(matches!(refused(redirecting).await, FetchError::Status(307)));
-        assert_eq!(target.hits(), 0);
-        let oversized = serving(format!("{}{}", good_certificate(), "x".repeat(MAX_CERTIFICATE_BYTES))).await;
-        assert!(matches!(refused(oversized).await, FetchError::TooLarge));
-        let page = Host::answering(|| "<html>").await;
-        assert!(matches!(refused(page).await, FetchError::NotACertificate(_)));
-        let cut_off = Host::answering(|| ([(header::CONTENT_LENGTH, "5000")], "short").into_response()).await;
-        assert!(matches!(refused(cut_off).await, FetchError::Request(_) | FetchError::NotACertificate(_)));
-    }
-
-    #[tokio::test]
-    async fn a_host_that_never_answers_is_given_up() {
-        let host = Host::start(std::future::pending).await;
-        let impatient = Duration::from_millis(100);
-        let web = Web::with_timeout(TrustAnchors::default(), Clock::movable(), true, impatient).unwrap();
-        let error = web.obtain(&url(&host), NAME).await.unwrap_err();
-        assert!(matches!(error, FetchError::Request(error) if error.is_timeout()));
-    }
-
-    #[tokio::test]
-    async fn a_failure_is_remembered_for_seconds_and_only_for_its_address() {
-        let clock = Clock::movable();
-        let (host, web) = (Host::answering(|| StatusCode::NOT_FOUND).await, web(&clock));
-        for _ in 0..3 {
-            assert!(web.obtain(&url(&host), NAME).await.is_err());
-        }
-        assert_eq!(host.hits(), 1);
-        let prefix = format!("{}/SimpleNotificationService-", host.base);
-        let other = CertificateUrl::parse(&format!("{prefix}{}.pem", "a".repeat(32)), &prefix).unwrap();
-        assert!(web.obtain(&other, NAME).await.is_err());
-        assert_eq!(host.hits(), 2);
-        clock.advance(FAILURE_LIFE);
-        assert!(web.obtain(&url(&host), NAME).await.is_err());
-        assert_eq!(host.hits(), 3);
-    }
-
-    #[tokio::test]
-    async fn an_unacceptable_certificate_is_not_kept_beyond_seconds() {
-        let clock = Clock::movable();
-        let host = serving(self_signed(&params(&["x.test"], "x"), Key::other())).await;
-        let web = web(&clock);
-        for _ in 0..3 {
-            assert!(!web.obtain(&url(&host), NAME).await.unwrap().is_acceptable(NAME, clock.now()));
-        }
-        assert_eq!(host.hits(), 1);
-        clock.advance(FAILURE_LIFE);
-        assert!(web.obtain(&url(&host), NAME).await.is_ok());
-        assert_eq!(host.hits(), 2);
-    }
-
-    #[tokio::test]
-    async fn a_held_certificate_that_expired_is_fetched_again() {
-        let clock = Clock::movable();
-        let mut ending = params(&[NAME], NAME);
-        ending.not_after = rcgen::date_time_ymd(2100, 1, 1);
-        let host = serving(self_signed(&ending, Key::main())).await;
-        let web = web(&clock);
-        for _ in 0..2 {
-            assert!(web.obtain(&url(&host), NAME).await.unwrap().is_acceptable(NAME, clock.now()));
-        }
-        assert_eq!(host.hits(), 1);
-        clock.advance(Duration::from_hours(24 * 366 * 80));
-        for _ in 0..2 {
-            assert!(!web.obtain(&url(&host), NAME).await.unwrap().is_acceptable(NAME, clock.now()));
-        }
-        assert_eq!(host.hits(), 1, "the expired one is remembered as a failure first");
-        clock.advance(FAILURE_LIFE);
-        assert!(web.obtain(&url(&host), NAME).await.is_ok());
-        assert_eq!(host.hits(), 2);
-    }
-
-    #[test]
-    fn no_more_than_the_budget_is_fetched_within_a_minute() {
-        let (budget, now) = (Budget::default(), NOW.parse::<Timestamp>().unwrap());
-        let taken = (0..MAX_FETCHES_PER_MINUTE + 5).filter(|_| budget.take(now)).count();
-        assert_eq!(taken, MAX_FETCHES_PER_MINUTE as usize);
-        assert!(!budget.take(now + Duration::from_secs(59)));
-        assert!(budget.take(now + Duration::from_mins(1)));
-    }
-
-    #[tokio::test]
-    async fn plain_http_is_refused_unless_a_sandbox_asks_for_it() {
-        let host = serving(good_certificate()).await;
-        let web = Web::new(TrustAnchors::default(), Clock::movable(), false).unwrap();
-        assert!(matches!(web.obtain(&url(&host), NAME).await, Err(FetchError::Request(_))));
-        assert_eq!(host.hits(), 0);
     }
 }

@@ -23,7 +23,8 @@ pub(crate) mod test_authority;
 mod topic;
 mod verifier;
 
-pub use certificate::FetchError;
+pub use certificate::InvalidCertificate;
+pub use certificate::source::FetchError;
 pub use envelope::{Confirmation, Content, Envelope, EnvelopeError, MessageType};
 pub use explanation::{Check, Explanation, Outcome, Refused, RefusedClass, Step};
 pub use subscription::{ConfirmError, Subscriber};

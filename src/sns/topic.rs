@@ -89,22 +89,19 @@ impl Partition {
     /// Whether `region` is a region of this partition by its form. A region becomes a part of a host name, so nothing
     /// but lower-case letters, a digit at the end and the right number of dashes may pass.
     fn has_region(self, region: &str) -> bool {
-        let in_group = match self {
-            Self::Aws => Some(region).filter(|region| !region.starts_with("cn-") && !region.starts_with("us-gov-")),
-            Self::China => region.strip_prefix("cn-").map(|_| region),
-            // `us-gov-west-1` has one part more than the others: without `gov-` it has the common form.
-            Self::GovCloud => region.strip_prefix("us-gov-").map(|_| &region["us-".len()..]),
+        let letters = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase());
+        let after_area = match self {
+            Self::Aws => region
+                .split_once('-')
+                .filter(|(area, _)| area.len() == 2 && letters(area) && *area != "cn")
+                .map(|(_, rest)| rest),
+            Self::China => region.strip_prefix("cn-"),
+            Self::GovCloud => region.strip_prefix("us-gov-"),
         };
-        let Some(region) = in_group else { return false };
-        let mut parts = region.split('-');
-        let (area, direction, number) = (parts.next(), parts.next(), parts.next());
-        let letters = |part: Option<&str>, lengths: std::ops::RangeInclusive<usize>| {
-            part.is_some_and(|part| lengths.contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_lowercase()))
-        };
-        letters(area, 2..=3)
-            && letters(direction, 4..=12)
-            && number.is_some_and(|number| number.len() == 1 && number.bytes().all(|byte| byte.is_ascii_digit()))
-            && parts.next().is_none()
+        after_area.and_then(|rest| rest.split_once('-')).is_some_and(|(direction, number)| {
+            // At least four letters: `us-gov-...` and `us-iso-...` are no regions of the common partition.
+            (4..=12).contains(&direction.len()) && letters(direction) && matches!(number.as_bytes(), [b'0'..=b'9'])
+        })
     }
 }
 
@@ -195,6 +192,9 @@ mod tests {
             "arn:aws:sns:us-gov-west-1:291180941288:name",
             "arn:aws:sns:s3-us-west-2:291180941288:name",
             "arn:aws:sns:evil.com/-east-1:291180941288:name",
+            "arn:aws:sns:gov-west-1:291180941288:name",
+            "arn:aws:sns:us-east-1-1:291180941288:name",
+            "arn:aws-us-gov:sns:us-east-1:291180941288:name",
             "arn:aws:sns:US-EAST-1:291180941288:name",
             "arn:aws:sns:us-east-1.:291180941288:name",
             "arn:aws:sns::291180941288:name",

@@ -10,7 +10,8 @@ use ring::signature::{
 };
 
 use super::canonical::string_to_sign;
-use super::certificate::{CertificateSource, CertificateUrl, FetchError, SigningCertificate, TrustAnchors, Web};
+use super::certificate::source::{CertificateSource, FetchError, Web};
+use super::certificate::{CertificateUrl, InvalidCertificate, SigningCertificate, TrustAnchors};
 use super::envelope::Envelope;
 use super::explanation::{Check, Explanation, Refused, RefusedClass, Step, Trail, shown};
 use super::topic::TopicArn;
@@ -82,19 +83,9 @@ impl Verifier {
     ///
     /// [`SnsError`] if the settings contradict themselves or no HTTP client can be built.
     pub fn new(settings: SnsSettings, clock: Clock) -> Result<Self, SnsError> {
-        // reqwest is built without a provider of its own and would panic.
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            return Err(SnsError::NoCryptoProvider);
-        }
-        if let Some(base) = &settings.certificate_base_url {
-            let url = reqwest::Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-            if url.is_none_or(|url| url.query().is_some() || url.fragment().is_some()) {
-                return Err(SnsError::CertificateBaseUrl(base.clone()));
-            }
-        }
         let anchors = TrustAnchors::parse(settings.trust_anchors_pem.as_deref()).map_err(SnsError::TrustAnchors)?;
-        let plain_http = settings.certificate_base_url.is_some();
-        let web = Web::new(anchors, clock.clone(), plain_http).map_err(SnsError::Client)?;
+        let base = settings.certificate_base_url.as_deref();
+        let web = Web::new(anchors, clock.clone(), base).map_err(SnsError::Fetching)?;
         Ok(Self { settings, clock, certificates: CertificateSource::Web(Box::new(web)) })
     }
 
@@ -277,21 +268,15 @@ fn with_causes(error: &FetchError) -> String {
 /// Why a verifier or a subscriber cannot be built from its settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SnsError {
-    /// The process has not chosen a TLS provider.
-    #[error("no TLS provider is installed: main must install ring's")]
-    NoCryptoProvider,
-    /// The certificate base URL is no http(s) URL, or has a query or a fragment.
-    #[error("not a base URL for certificates: {0:?}")]
-    CertificateBaseUrl(String),
     /// The trust anchors hold something else than certificates.
     #[error("the trust anchors cannot be read")]
-    TrustAnchors(#[source] FetchError),
+    TrustAnchors(#[source] InvalidCertificate),
     /// The given certificate is none.
     #[error("the certificate cannot be read")]
-    Certificate(#[source] FetchError),
-    /// The HTTP client cannot be built, for example for want of system roots.
-    #[error("the HTTP client cannot be built")]
-    Client(#[source] FetchError),
+    Certificate(#[source] InvalidCertificate),
+    /// No certificate could ever be fetched: a wrong base URL, no TLS provider, no system roots.
+    #[error("certificates cannot be fetched")]
+    Fetching(#[source] FetchError),
 }
 
 #[cfg(test)]
@@ -466,6 +451,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn each_topic_has_the_host_of_its_own_region() {
+        let elsewhere = "arn:aws:sns:eu-west-1:291180941288:A1G8446IYHA4MRA36VZZYZOVN3S6";
+        let mut settings = SnsSettings { certificate_base_url: None, ..settings(BASE) };
+        settings.topics.push(elsewhere.parse().unwrap());
+        let verifier = Verifier::with_certificate(settings, at(NOW), good_certificate().as_bytes()).unwrap();
+        for (host, expected) in [
+            ("https://sns.eu-west-1.amazonaws.com", Ok(())),
+            ("https://sns.us-east-1.amazonaws.com", Err((Forbidden, "certificate_url"))),
+        ] {
+            let mut message = notification(host);
+            message["TopicArn"] = json!(elsewhere);
+            assert_eq!(outcome(&verifier, &signed(message, Key::main())).await, expected, "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_fetch_may_pass_and_a_wrong_certificate_does_not() {
+        let absent = Host::answering(|| axum::http::StatusCode::NOT_FOUND).await;
+        let verifier = Verifier::new(settings(&absent.base), at(NOW)).unwrap();
+        let message = signed(notification(&absent.base), Key::main());
+        assert_eq!(outcome(&verifier, &message).await, Err((Unavailable, "certificate")));
+
+        let pem = self_signed(&params(&["sns.test"], "sns.test"), Key::main());
+        let sandbox = Host::answering(move || pem.clone()).await;
+        let message = signed(notification(&sandbox.base), Key::main());
+        let verifier = Verifier::new(settings(&sandbox.base), at(NOW)).unwrap();
+        assert_eq!(outcome(&verifier, &message).await, Err((Forbidden, "certificate_name")));
+        let renamed = SnsSettings { certificate_name: Some("sns.test".to_owned()), ..settings(&sandbox.base) };
+        let verifier = Verifier::new(renamed, at(NOW)).unwrap();
+        assert_eq!(outcome(&verifier, &message).await, Ok(()));
+    }
+
+    #[tokio::test]
     async fn text_cannot_be_shifted_from_the_message_into_another_field() {
         // Both have the same signed text; without the grammar of the identifiers one signature would serve for both.
         let (first, second) = ("c0e5a280-53c9-5a98-93bb-c0a560b3d192", "9d2c5580-b61d-550c-8583-37a582870907");
@@ -579,7 +597,10 @@ mod tests {
     async fn settings_that_contradict_themselves_are_refused() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         for base in ["", "sns.test", "ftp://sns.test", "http://sns.test/?a=b", "http://sns.test/#x"] {
-            assert!(matches!(Verifier::new(settings(base), at(NOW)), Err(SnsError::CertificateBaseUrl(_))), "{base}");
+            assert!(
+                matches!(Verifier::new(settings(base), at(NOW)), Err(SnsError::Fetching(FetchError::BaseUrl(_)))),
+                "{base}"
+            );
         }
         let settings = SnsSettings { trust_anchors_pem: Some(b"none".to_vec()), ..settings(BASE) };
         assert!(matches!(Verifier::new(settings.clone(), at(NOW)), Err(SnsError::TrustAnchors(_))));
