@@ -107,26 +107,28 @@ impl Web {
             return failure.what;
         }
         // Concurrent callers for one address share one fetch and its outcome.
-        match self.held.try_get_with_by_ref(url.0.as_str(), self.load(url, expected_name)).await {
+        match self.held.try_get_with_by_ref(url.0.as_str(), self.load(url)).await {
             Ok(certificate) if is_acceptable(&certificate, expected_name, self.clock.now()) => Ok(certificate),
-            Ok(expired) => {
+            Ok(unacceptable) => {
+                // Remembered before it is let go, so that no other caller finds neither and fetches again.
+                let failure = self.remember_failure(url, Ok(unacceptable)).await;
                 self.held.invalidate(&url.0).await;
-                self.remember_failure(url, Ok(expired)).await.what
+                failure.what
             }
             Err(failure) => failure.what.clone(),
         }
     }
 
-    /// Fetches; only what is acceptable comes back as `Ok` and is held.
-    async fn load(&self, url: &CertificateUrl, expected_name: &str) -> Result<Arc<SigningCertificate>, Failure> {
+    /// Fetches within the budget.
+    async fn load(&self, url: &CertificateUrl) -> Result<Arc<SigningCertificate>, Failure> {
         let now = self.clock.now();
         if !self.budget.take(now) {
             // Not remembered: the address itself has done nothing wrong.
             return Err(Failure { at: now, what: Err(FetchError::Budget) });
         }
-        match self.fetch(url).await.map(Arc::new) {
-            Ok(certificate) if is_acceptable(&certificate, expected_name, self.clock.now()) => Ok(certificate),
-            what => Err(self.remember_failure(url, what).await),
+        match self.fetch(url).await {
+            Ok(certificate) => Ok(Arc::new(certificate)),
+            Err(error) => Err(self.remember_failure(url, Err(error)).await),
         }
     }
 
@@ -322,6 +324,17 @@ mod tests {
         assert_eq!(taken, MAX_FETCHES_PER_MINUTE as usize);
         assert!(!budget.take(now + Duration::from_secs(59)));
         assert!(budget.take(now + Duration::from_mins(1)));
+    }
+
+    #[tokio::test]
+    async fn without_budget_nothing_is_fetched_and_the_address_is_not_blamed() {
+        let clock = Clock::movable();
+        let (host, web) = (serving(good_certificate()).await, web(&clock));
+        while web.budget.take(clock.now()) {}
+        assert!(matches!(web.obtain(&url(&host), NAME).await, Err(FetchError::Budget)));
+        assert_eq!(host.hits(), 0);
+        *web.budget.0.lock().unwrap() = None;
+        assert!(web.obtain(&url(&host), NAME).await.is_ok());
     }
 
     #[tokio::test]
