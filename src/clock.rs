@@ -19,6 +19,7 @@ enum Source {
     System,
     Movable(AtomicI64),
     OffsetFile(PathBuf),
+    Fixed(Timestamp),
 }
 
 impl Clock {
@@ -41,9 +42,18 @@ impl Clock {
         Self(Arc::new(Source::OffsetFile(path)))
     }
 
+    /// A clock that stands still: for judging something as of another time, as `verify --at` does.
+    #[must_use]
+    pub fn fixed(at: Timestamp) -> Self {
+        Self(Arc::new(Source::Fixed(at)))
+    }
+
     /// The time now, to the millisecond.
     #[must_use]
     pub fn now(&self) -> Timestamp {
+        if let Source::Fixed(at) = &*self.0 {
+            return *at;
+        }
         Timestamp::from_millisecond(system_ms().saturating_add(self.offset_ms())).unwrap_or(Timestamp::MAX)
     }
 
@@ -53,6 +63,7 @@ impl Clock {
         match &*self.0 {
             Source::System => 0,
             Source::Movable(offset) => offset.load(Ordering::SeqCst),
+            Source::Fixed(at) => at.as_millisecond().saturating_sub(system_ms()),
             Source::OffsetFile(path) => {
                 std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
             }
@@ -110,6 +121,15 @@ mod tests {
         clock.advance(Duration::from_hours(72));
         assert!(twin.now().duration_since(before).as_hours() >= 72);
         assert_eq!(twin.offset_ms(), 72 * 3_600_000);
+    }
+
+    #[test]
+    fn a_fixed_clock_stands_still() {
+        let at: Timestamp = "2026-03-06T21:00:00Z".parse().unwrap();
+        let clock = Clock::fixed(at);
+        clock.advance(Duration::from_hours(1));
+        assert_eq!(clock.now(), at);
+        assert!(clock.is_movable());
     }
 
     #[test]

@@ -1,1 +1,3 @@
-//! To be written.
+//! The subcommands, one file each.
+
+pub mod verify;
