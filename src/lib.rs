@@ -1,14 +1,32 @@
-//! The Amazon Pay IPN service.
+//! The Amazon Pay IPN service, in the order in which data flows:
+//!
+//! [`http`] -> [`sns`] -> [`ipn`] -> [`store`] -> [`reconciler`] -> [`recovery`] -> [`amazon_pay`] -> [`store`] -> events.
+//!
+//! A notification is a hint that a charge permission changed; the permission is the unit of work. [`http::public`] authenticates a
+//! notification ([`sns`]), reads it ([`ipn`]) and stores it, which makes its permission due ([`store::notifications`]). The
+//! [`reconciler`] claims a due permission, looks at it at Amazon ([`amazon_pay`]), decides ([`recovery`], pure), sends at most one charge and
+//! commits state and events together ([`store::reconciliations`]).
+//!
+//! Around it: [`model`] is the vocabulary, [`config`] every setting, [`app`] puts the parts together, [`cli`] is the command line,
+//! [`clock`] and [`telemetry`] are what their names say, and `sandbox` is a faithful local Amazon Pay for demo and tests.
 
-pub mod amazon_pay;
-pub mod cli;
-pub mod clock;
 pub mod http;
+pub mod sns;
+
 pub mod ipn;
-pub mod model;
+
+pub mod store;
+
 pub mod reconciler;
 pub mod recovery;
+
+pub mod amazon_pay;
+
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod model;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
-pub mod sns;
-pub mod store;
+pub mod telemetry;

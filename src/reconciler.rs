@@ -26,6 +26,7 @@ use crate::recovery::policy::{Policy, later};
 use crate::recovery::settle::settle;
 use crate::store::reconciliations::{Claim, Claimed, Commit, Committed, HintChange, Marked, Renewed, Send};
 use crate::store::{Store, StoreError};
+use crate::telemetry::metric;
 
 /// Due permissions looked at per step; the first that can be claimed is taken.
 const CANDIDATES: isize = 16;
@@ -133,7 +134,7 @@ impl Reconciler {
         let stopwatch = Stopwatch::start();
         let permission = claim.permission.clone();
         let result = self.reconcile_claimed(&claim).await;
-        metrics::histogram!("reconciliation_seconds").record(stopwatch.elapsed());
+        metrics::histogram!(metric::RECONCILIATION_SECONDS).record(stopwatch.elapsed());
         match result {
             Ok(()) => Ok(StepOutcome::Reconciled(permission)),
             Err(Stop::LostLease) => {
@@ -217,7 +218,7 @@ impl Reconciler {
         match self.store.renew(claim).await? {
             Renewed::Yes => Ok(()),
             Renewed::Lapsed => {
-                metrics::counter!("lease_lapsed_total").increment(1);
+                metrics::counter!(metric::LEASE_LAPSED).increment(1);
                 warn!(permission = %claim.permission, "a lease ran out before it was renewed");
                 Ok(())
             }
@@ -277,6 +278,7 @@ impl Reconciler {
         // The point of no return is behind us: no early exit until the verdict is in the draft.
         let verdict = self.amazon.send(signed).await;
         settle(draft, &verdict, self.clock.now(), &self.policy);
+        metrics::counter!(metric::CHARGES_SENT, "verdict" => verdict_name(&verdict).to_owned()).increment(1);
         info!(
             intent = %draft.intent.id,
             permission = %claim.permission,
@@ -391,7 +393,7 @@ impl Reconciler {
     fn count_sweep(&self, case: &Case, decision: &Decision) {
         let heard = !case.hints.is_empty();
         if !heard && case.record.state.is_some() && case.record.state != decision.record.state {
-            metrics::counter!("found_by_sweep_total").increment(1);
+            metrics::counter!(metric::FOUND_BY_SWEEP).increment(1);
             info!(permission = %case.permission, "a change was found by the sweep, not by a notification");
         }
     }

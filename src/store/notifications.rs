@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::script::{ACCEPT_NOTIFICATION, QUARANTINE_NOTIFICATION, Reply};
+use super::script::{ACCEPT_NOTIFICATION, KEEP_NOTIFICATION, Reply};
 use super::{Store, StoreError, millis};
 use crate::model::event::{Event, EventType};
 use crate::model::hint::{Hint, HintNote, ObjectType};
@@ -120,10 +120,22 @@ impl Store {
     /// As [`Self::accept_notification`].
     pub async fn quarantine_notification(&self, delivery: &Delivery<'_>, reason: &str) -> Result<Accepted, StoreError> {
         let data = json!({ "messageId": delivery.message_id, "topicArn": delivery.topic_arn, "reason": reason });
-        self.keep_aside(delivery, reason, &Event::new(EventType::IpnQuarantined, &data)).await
+        self.keep(delivery, reason, Some(&Event::new(EventType::IpnQuarantined, &data))).await
     }
 
-    async fn keep_aside(&self, delivery: &Delivery<'_>, reason: &str, event: &Event) -> Result<Accepted, StoreError> {
+    /// Journals a verified message that names no work, with an event if others must know.
+    ///
+    /// # Errors
+    /// As [`Self::accept_notification`].
+    pub async fn journal_message(
+        &self,
+        delivery: &Delivery<'_>,
+        event: Option<&Event>,
+    ) -> Result<Accepted, StoreError> {
+        self.keep(delivery, "", event).await
+    }
+
+    async fn keep(&self, delivery: &Delivery<'_>, reason: &str, event: Option<&Event>) -> Result<Accepted, StoreError> {
         let inner = &self.0;
         let keys = [
             inner.keys.marker(),
@@ -141,8 +153,8 @@ impl Store {
             &oldest,
             &inner.source,
             &now,
-            event.kind,
-            &event.data,
+            event.map_or("", |event| event.kind),
+            event.map_or("", |event| event.data.as_str()),
             "message_id",
             delivery.message_id,
             "topic_arn",
@@ -152,7 +164,7 @@ impl Store {
             "body",
             delivery.body,
         ];
-        accepted(&self.run(&QUARANTINE_NOTIFICATION, &keys, &args).await?, "the quarantine")
+        accepted(&self.run(&KEEP_NOTIFICATION, &keys, &args).await?, "the quarantine")
     }
 
     /// Journal entries carry the server's own time, which no clock of ours moves.
@@ -164,7 +176,7 @@ impl Store {
 
 fn accepted(reply: &Reply, what: &'static str) -> Result<Accepted, StoreError> {
     match reply.outcome() {
-        "accepted" | "quarantined" => Ok(Accepted::Stored),
+        "accepted" | "kept" => Ok(Accepted::Stored),
         "duplicate" => Ok(Accepted::Duplicate),
         "full" => Err(StoreError::Full(what)),
         _ => Err(reply.unexpected()),

@@ -6,6 +6,7 @@ use redis::{FromRedisValue, Script, Value};
 
 use super::{Store, StoreError};
 use crate::clock::Stopwatch;
+use crate::telemetry::metric;
 
 /// A script of `lua/`, with the prelude before it.
 pub(super) struct NamedScript {
@@ -26,7 +27,7 @@ macro_rules! scripts {
 
 scripts! {
     ACCEPT_NOTIFICATION = "accept_notification";
-    QUARANTINE_NOTIFICATION = "quarantine_notification";
+    KEEP_NOTIFICATION = "keep_notification";
     SUBMIT_CHARGE = "submit_charge";
     CANCEL_CHARGE = "cancel_charge";
     CLAIM_PERMISSION = "claim_permission";
@@ -87,7 +88,7 @@ impl Store {
             invocation.arg(*arg);
         }
         let result: redis::RedisResult<Vec<Value>> = invocation.invoke_async(&mut self.0.connection.handle()).await;
-        metrics::histogram!("redis_script_seconds", "script" => script.name).record(stopwatch.elapsed());
+        metrics::histogram!(metric::REDIS_SCRIPT_SECONDS, "script" => script.name).record(stopwatch.elapsed());
         let mut reply = Reply { script: script.name, values: result? };
         match reply.outcome() {
             "no_marker" => Err(StoreError::NoMarker),

@@ -1,0 +1,160 @@
+//! The composition root: builds the parts from the settings, runs them, and drains them when told to stop.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::amazon_pay::AmazonPay;
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::http::internal::{self, ApiState};
+use crate::http::public::{self, IpnState};
+use crate::reconciler::Reconciler;
+use crate::sns::{Subscriber, Verifier};
+use crate::store::Store;
+
+/// A call to Amazon may take 45 s; what is in hand is finished within this.
+const DRAIN: Duration = Duration::from_secs(60);
+/// How often streams are trimmed.
+const HOUSEKEEPING: Duration = Duration::from_hours(1);
+
+/// The service, listening and not yet running.
+#[derive(Debug)]
+pub struct App {
+    settings: Settings,
+    clock: Clock,
+    metrics: PrometheusHandle,
+    public: TcpListener,
+    internal: TcpListener,
+    store: Store,
+    reconciler: Reconciler,
+    shutdown: CancellationToken,
+}
+
+impl App {
+    /// Builds the parts and binds the listeners. Refuses a Redis without a marker: it is new, was emptied, or is another one.
+    ///
+    /// # Errors
+    /// When a part cannot be built, an address cannot be bound, or Redis does not answer or has no marker.
+    pub async fn start(settings: Settings, clock: Clock, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+        let store = Store::connect(settings.store.clone(), settings.account.clone(), clock.clone())?;
+        store.account().await?;
+        for complaint in store.server_status().await?.complaints() {
+            warn!(complaint, "Redis is not set up for money");
+        }
+        let amazon = Arc::new(AmazonPay::new(settings.amazon_pay.clone(), clock.clone())?);
+        let shutdown = CancellationToken::new();
+        let policy = Arc::new(settings.policy.clone());
+        let environment = settings.account.environment;
+        let reconciler = Reconciler::new(store.clone(), amazon, policy, environment, clock.clone(), shutdown.clone());
+        let public = bind(settings.listen_addr).await?;
+        let internal = bind(settings.internal_listen_addr).await?;
+        Ok(Self { settings, clock, metrics, public, internal, store, reconciler, shutdown })
+    }
+
+    /// Address of the public listener.
+    ///
+    /// # Errors
+    /// When the operating system does not say.
+    pub fn public_addr(&self) -> std::io::Result<SocketAddr> {
+        self.public.local_addr()
+    }
+
+    /// Address of the internal listener.
+    ///
+    /// # Errors
+    /// When the operating system does not say.
+    pub fn internal_addr(&self) -> std::io::Result<SocketAddr> {
+        self.internal.local_addr()
+    }
+
+    /// The reconciler, for tests that step by hand.
+    #[must_use]
+    pub fn reconciler(&self) -> Reconciler {
+        self.reconciler.clone()
+    }
+
+    /// The store, for tests that look.
+    #[must_use]
+    pub fn store(&self) -> Store {
+        self.store.clone()
+    }
+
+    /// Serves and reconciles until `stop` completes; then stops accepting, finishes or gives back what is in hand, and returns.
+    ///
+    /// # Errors
+    /// When a listener fails, or the drain takes longer than 60 s.
+    pub async fn run_until(self, stop: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
+        let workers = self.settings.workers;
+        self.run(stop, workers).await
+    }
+
+    /// As [`Self::run_until`], without workers: nothing is reconciled but by hand.
+    ///
+    /// # Errors
+    /// As [`Self::run_until`].
+    pub async fn serve_until(self, stop: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
+        self.run(stop, 0).await
+    }
+
+    async fn run(self, stop: impl Future<Output = ()> + Send, workers: usize) -> anyhow::Result<()> {
+        let Self { settings, clock, metrics, public, internal, store, reconciler, shutdown } = self;
+        let verifier = Verifier::new(settings.sns.clone(), clock.clone())?;
+        let subscriber = Subscriber::new(&settings.sns);
+        let ipn = IpnState::new(verifier, subscriber, store.clone(), settings.account.merchant.clone());
+        let api = ApiState::new(store.clone(), settings.account, clock, settings.internal_api_token, metrics);
+
+        info!(public = ?public.local_addr().ok(), internal = ?internal.local_addr().ok(), workers, "serving");
+        let tasks = TaskTracker::new();
+        tasks.spawn(serve(public, public::router(ipn), shutdown.clone()));
+        tasks.spawn(serve(internal, internal::router(api), shutdown.clone()));
+        for _ in 0..workers {
+            let reconciler = reconciler.clone();
+            tasks.spawn(async move { reconciler.run().await });
+        }
+        tasks.spawn(keep_house(store, shutdown.clone()));
+        tasks.close();
+
+        tokio::select! {
+            () = stop => info!("stopping: no new work; finishing what is in hand"),
+            () = tasks.wait() => error!("every task ended by itself"),
+        }
+        shutdown.cancel();
+        tokio::time::timeout(DRAIN, tasks.wait()).await.context("work in hand was not finished within 60 s")
+    }
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Serves until told to stop. A listener that fails stops the whole process, so that it is started anew.
+async fn serve(listener: TcpListener, router: axum::Router, shutdown: CancellationToken) {
+    let stop = shutdown.clone().cancelled_owned();
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
+        error!(error = &error as &dyn std::error::Error, "a listener failed");
+        shutdown.cancel();
+    }
+}
+
+async fn keep_house(store: Store, shutdown: CancellationToken) {
+    while !shutdown.is_cancelled() {
+        match store.trim_events().await {
+            Ok(0) => {}
+            Ok(trimmed) => info!(trimmed, "old events were trimmed"),
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "events could not be trimmed"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(HOUSEKEEPING) => {}
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The internal listener: the API behind a bearer token, and what probes and scrapers ask for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+use subtle::ConstantTimeEq;
+use tower_http::timeout::TimeoutLayer;
+
+use super::problem::Problem;
+use super::{charges, stop};
+use crate::clock::Clock;
+use crate::model::ids::Account;
+use crate::store::Store;
+use crate::telemetry::metric;
+
+/// A charge's body is small.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What the internal API works with.
+#[derive(Debug, Clone)]
+pub struct ApiState(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) store: Store,
+    pub(super) account: Account,
+    pub(super) clock: Clock,
+    token: SecretString,
+    metrics: PrometheusHandle,
+}
+
+impl ApiState {
+    /// The state of the internal listener.
+    #[must_use]
+    pub fn new(store: Store, account: Account, clock: Clock, token: SecretString, metrics: PrometheusHandle) -> Self {
+        Self(Arc::new(Inner { store, account, clock, token, metrics }))
+    }
+}
+
+/// The router of the internal listener.
+pub fn router(state: ApiState) -> Router {
+    let api = Router::new()
+        .route("/charges", post(charges::submit))
+        .route("/charges/{id}", get(charges::show).delete(charges::cancel))
+        .route("/stop", get(stop::show).post(stop::throw).delete(stop::lift))
+        .route_layer(from_fn_with_state(state.clone(), authorize));
+    Router::new()
+        .nest("/v1", api)
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics_page))
+        .fallback(|| async { Problem::NotFound("resource") })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT))
+        .with_state(state)
+}
+
+/// The token is compared in constant time.
+async fn authorize(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
+        .unwrap_or_default();
+    if bool::from(given.ct_eq(state.0.token.expose_secret().as_bytes())) {
+        next.run(request).await
+    } else {
+        Problem::Unauthorized.into_response()
+    }
+}
+
+/// Ready means: Redis answers and knows the account. What is wrong with its durability is shown, and is no reason to stop.
+async fn ready(State(state): State<ApiState>) -> Response {
+    let store = &state.0.store;
+    let account = match store.account().await {
+        Ok(account) => account,
+        Err(error) => return Problem::from(error).into_response(),
+    };
+    let complaints = match store.server_status().await {
+        Ok(status) => status.complaints(),
+        Err(error) => return Problem::from(error).into_response(),
+    };
+    let body = json!({
+        "ready": true,
+        "stoppedSince": account.stopped_since,
+        "recovering": account.recovering,
+        "complaints": complaints,
+    });
+    (StatusCode::OK, Json(body)).into_response()
+}
+
+async fn metrics_page(State(state): State<ApiState>) -> Response {
+    if let Ok(levels) = state.0.store.levels().await {
+        let named = [
+            ("events", levels.events),
+            ("journal", levels.journal),
+            ("quarantine", levels.quarantine),
+            ("scheduled", levels.scheduled),
+        ];
+        for (what, level) in named {
+            #[expect(clippy::cast_precision_loss, reason = "a level is far below 2^52")]
+            metrics::gauge!(metric::LEVEL, "what" => what).set(level as f64);
+        }
+    }
+    state.0.metrics.run_upkeep();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.0.metrics.render()).into_response()
+}

@@ -1,0 +1,68 @@
+//! Errors of the internal API as RFC 9457 problem details.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use problem_details::ProblemDetails;
+use serde::Serialize;
+use tracing::error;
+
+use crate::store::StoreError;
+
+/// A field of a request that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct FieldError {
+    /// Path of the field.
+    pub(super) field: String,
+    /// What was expected.
+    pub(super) message: String,
+}
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(super) enum Problem {
+    /// 400: the request names its wrong fields.
+    Invalid(Vec<FieldError>),
+    /// 401: no or a wrong bearer token.
+    Unauthorized,
+    /// 404.
+    NotFound(&'static str),
+    /// 409: it cannot be done any more, or not again.
+    Conflict(String),
+    /// 503: it may work later.
+    Unavailable(String),
+}
+
+#[derive(Debug, Serialize)]
+struct Errors {
+    errors: Vec<FieldError>,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let plain =
+            |status, detail: String| ProblemDetails::from_status_code(status).with_detail(detail).into_response();
+        match self {
+            Self::Invalid(errors) => ProblemDetails::from_status_code(StatusCode::BAD_REQUEST)
+                .with_detail("the request is not valid")
+                .with_extensions(Errors { errors })
+                .into_response(),
+            Self::Unauthorized => plain(
+                StatusCode::UNAUTHORIZED,
+                "expected `Authorization: Bearer` with the token of the internal API".to_owned(),
+            ),
+            Self::NotFound(what) => plain(StatusCode::NOT_FOUND, format!("there is no such {what}")),
+            Self::Conflict(detail) => plain(StatusCode::CONFLICT, detail),
+            Self::Unavailable(detail) => plain(StatusCode::SERVICE_UNAVAILABLE, detail),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        error!(error = &error as &dyn std::error::Error, "the internal API could not reach its data");
+        Self::Unavailable(match error {
+            StoreError::Unavailable(_) => "Redis does not answer; the same request again is safe".to_owned(),
+            other => other.to_string(),
+        })
+    }
+}

@@ -1,0 +1,237 @@
+//! The public listener: `POST /ipn` and nothing else.
+//!
+//! 200 only after the message is stored (or was before). Whatever may pass is 503, so that SNS delivers again. 4xx only for what can
+//! never become good: SNS does not repeat those. Bodies say no more than a class; the log says which check failed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tracing::{error, info, warn};
+
+use crate::clock::Stopwatch;
+use crate::ipn::{self, Ipn, Notification, Quarantine};
+use crate::model::event::{Event, EventType};
+use crate::model::ids::MerchantId;
+use crate::sns::{Envelope, Headers, MessageType, RefusedClass, Subscriber, Verified, Verifier};
+use crate::store::notifications::{Accepted, Delivery, Named};
+use crate::store::{Store, StoreError};
+use crate::telemetry::metric;
+
+/// SNS messages over HTTP hold at most 256 KiB of payload; escaping doubles quotes.
+const MAX_BODY_BYTES: usize = 512 * 1024;
+/// SNS gives up after 15 s; an answer after that is a failure for it anyway.
+const TIMEOUT: Duration = Duration::from_secs(12);
+/// Messages in hand at a time; more get 503 at once.
+const MAX_CONCURRENT: usize = 1024;
+
+/// What `POST /ipn` works with.
+#[derive(Debug, Clone)]
+pub struct IpnState(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    verifier: Verifier,
+    subscriber: Subscriber,
+    store: Store,
+    merchant: MerchantId,
+    places: Semaphore,
+}
+
+impl IpnState {
+    /// The state of the public listener.
+    #[must_use]
+    pub fn new(verifier: Verifier, subscriber: Subscriber, store: Store, merchant: MerchantId) -> Self {
+        let places = Semaphore::new(MAX_CONCURRENT);
+        Self(Arc::new(Inner { verifier, subscriber, store, merchant, places }))
+    }
+}
+
+/// The router of the public listener.
+pub fn router(state: IpnState) -> Router {
+    Router::new().route("/ipn", post(receive)).with_state(state)
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Received {
+    Stored,
+    Duplicate,
+    Test,
+    Quarantined,
+    Subscription,
+    Malformed,
+    Forbidden,
+    TooLarge,
+    Unavailable,
+}
+
+impl Received {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Stored | Self::Duplicate | Self::Test | Self::Quarantined | Self::Subscription => StatusCode::OK,
+            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Duplicate => "duplicate",
+            Self::Test => "test",
+            Self::Quarantined => "quarantined",
+            Self::Subscription => "subscription",
+            Self::Malformed | Self::Forbidden | Self::TooLarge => "refused",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+async fn receive(State(state): State<IpnState>, request: Request) -> Response {
+    let stopwatch = Stopwatch::start();
+    let received = match state.0.places.try_acquire() {
+        Ok(_place) => tokio::time::timeout(TIMEOUT, handle(&state.0, request)).await.unwrap_or(Received::Unavailable),
+        Err(_) => Received::Unavailable,
+    };
+    let status = received.status();
+    metrics::counter!(metric::IPN, "outcome" => received.label()).increment(1);
+    metrics::histogram!(metric::IPN_SECONDS, "status" => status.as_u16().to_string()).record(stopwatch.elapsed());
+    // The reason phrase of the class is all that a sender learns.
+    (status, status.canonical_reason().unwrap_or_default()).into_response()
+}
+
+async fn handle(inner: &Inner, request: Request) -> Received {
+    let (parts, body) = request.into_parts();
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(received) => return received,
+    };
+    let message = match inner.verifier.verify(&headers(&parts.headers), &body).await {
+        Ok(message) => message,
+        Err(refused) => {
+            metrics::counter!(metric::IPN_REFUSED, "check" => refused.check()).increment(1);
+            warn!(check = refused.check(), reason = %refused, "an SNS message was refused");
+            return match refused.class() {
+                RefusedClass::Malformed => Received::Malformed,
+                RefusedClass::Forbidden => Received::Forbidden,
+                RefusedClass::Unavailable => Received::Unavailable,
+            };
+        }
+    };
+    // Verified, so it is valid UTF-8 as a whole; the fallback keeps this total.
+    let body = String::from_utf8_lossy(&body);
+    let result = match message.message_type() {
+        MessageType::Notification => notification(inner, &message, &body).await,
+        MessageType::SubscriptionConfirmation => subscription(inner, &message).await,
+        MessageType::UnsubscribeConfirmation => unsubscription(inner, &message).await,
+    };
+    result.unwrap_or_else(|error| {
+        error!(
+            error = &error as &dyn std::error::Error,
+            message_id = message.message_id,
+            "a genuine message could not be stored"
+        );
+        Received::Unavailable
+    })
+}
+
+/// Reads the body up to the limit. A body that breaks off may be whole next time.
+async fn read(body: Body) -> Result<axum::body::Bytes, Received> {
+    to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
+        let too_large = std::error::Error::source(&error)
+            .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
+        if too_large { Received::TooLarge } else { Received::Unavailable }
+    })
+}
+
+fn headers(headers: &HeaderMap) -> Headers<'_> {
+    let raw = headers.get("x-amz-sns-rawdelivery").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    // A header that is no text cannot agree with any type.
+    let message_type = headers.get("x-amz-sns-message-type").map(|value| value.to_str().unwrap_or(""));
+    Headers { message_type, raw_delivery: raw }
+}
+
+async fn notification(inner: &Inner, message: &Verified<Envelope>, body: &str) -> Result<Received, StoreError> {
+    let delivery = delivery(message, body);
+    match ipn::read(message, &inner.merchant) {
+        Ok(Ipn::Notification(notification)) => {
+            let accepted = inner.store.accept_notification(&delivery, &named(&notification)).await?;
+            info!(
+                message_id = message.message_id,
+                permission = %notification.charge_permission_id,
+                object_type = notification.object_type.as_str(),
+                object = %notification.object_id,
+                duplicate = accepted == Accepted::Duplicate,
+                "notification accepted"
+            );
+            Ok(if accepted == Accepted::Stored { Received::Stored } else { Received::Duplicate })
+        }
+        Ok(Ipn::Test) => {
+            inner.store.journal_message(&delivery, None).await?;
+            info!(message_id = message.message_id, "test notification accepted");
+            Ok(Received::Test)
+        }
+        Err(why) => {
+            let kind = match why {
+                Quarantine::NotUnderstood(_) => "not understood",
+                Quarantine::OtherMerchant(_) => "for another merchant",
+            };
+            inner.store.quarantine_notification(&delivery, &why.to_string()).await?;
+            error!(message_id = message.message_id, kind, reason = %why, "a genuine notification was put into quarantine");
+            Ok(Received::Quarantined)
+        }
+    }
+}
+
+/// Confirms through the SNS API, never by visiting the URL in the message.
+async fn subscription(inner: &Inner, message: &Verified<Envelope>) -> Result<Received, StoreError> {
+    if let Err(error) = inner.subscriber.confirm(message).await {
+        error!(
+            error = &error as &dyn std::error::Error,
+            topic = message.topic_arn,
+            "a subscription could not be confirmed"
+        );
+        // Also when SNS will never accept it: the answer 200 would say that the subscription stands.
+        return Ok(Received::Unavailable);
+    }
+    info!(topic = message.topic_arn, "subscription confirmed");
+    keep_subscription(inner, message, "confirmed").await
+}
+
+/// Somebody ended the subscription: an alert. Following the message's link would subscribe again, which is not ours to decide.
+async fn unsubscription(inner: &Inner, message: &Verified<Envelope>) -> Result<Received, StoreError> {
+    error!(topic = message.topic_arn, "SNS says that our subscription has ended: no notifications will come");
+    keep_subscription(inner, message, "ended").await
+}
+
+async fn keep_subscription(inner: &Inner, message: &Verified<Envelope>, what: &str) -> Result<Received, StoreError> {
+    let data = json!({ "topicArn": message.topic_arn, "messageId": message.message_id, "subscription": what });
+    let event = Event::new(EventType::IpnSubscription, &data);
+    // The body holds a token that confirms subscriptions: it is not kept.
+    inner.store.journal_message(&delivery(message, ""), Some(&event)).await?;
+    Ok(Received::Subscription)
+}
+
+fn delivery<'a>(message: &'a Verified<Envelope>, body: &'a str) -> Delivery<'a> {
+    Delivery { message_id: &message.message_id, topic_arn: &message.topic_arn, published_at: message.timestamp, body }
+}
+
+fn named(notification: &Notification) -> Named<'_> {
+    Named {
+        object_type: notification.object_type,
+        object_id: &notification.object_id,
+        charge_permission_id: &notification.charge_permission_id,
+        notification_type: &notification.notification_type,
+        notification_id: &notification.notification_id,
+    }
+}

@@ -1,0 +1,28 @@
+//! `/v1/stop`: the red switch. While it is on no charge is sent, on any instance; it survives restarts.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::internal::ApiState;
+use super::problem::Problem;
+
+/// `GET /v1/stop`.
+pub(super) async fn show(State(state): State<ApiState>) -> Result<Response, Problem> {
+    let account = state.0.store.account().await?;
+    let body = json!({ "stopped": account.stopped_since.is_some(), "since": account.stopped_since });
+    Ok(Json(body).into_response())
+}
+
+/// `POST /v1/stop`.
+pub(super) async fn throw(State(state): State<ApiState>) -> Result<Response, Problem> {
+    state.0.store.set_stop(true).await?;
+    show(State(state)).await
+}
+
+/// `DELETE /v1/stop`.
+pub(super) async fn lift(State(state): State<ApiState>) -> Result<Response, Problem> {
+    state.0.store.set_stop(false).await?;
+    show(State(state)).await
+}

@@ -1,0 +1,81 @@
+//! Log set-up and every metric name. `docs/METRICS.md` lists the metrics; a test holds the two together.
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Names of the metrics.
+pub mod metric {
+    /// Histogram: time from a request's arrival at `POST /ipn` to its answer. Label `status`.
+    pub const IPN_SECONDS: &str = "ipn_seconds";
+    /// Counter: notifications by `outcome`: stored, duplicate, test, quarantined, subscription, refused, unavailable.
+    pub const IPN: &str = "ipn_total";
+    /// Counter: messages refused, by the `check` that refused them.
+    pub const IPN_REFUSED: &str = "ipn_refused_total";
+    /// Histogram: one reconciliation, from claim to commit.
+    pub const RECONCILIATION_SECONDS: &str = "reconciliation_seconds";
+    /// Counter: leases that ran out before they were renewed. Should stay at zero.
+    pub const LEASE_LAPSED: &str = "lease_lapsed_total";
+    /// Counter: changes that the sweep found and no notification told of.
+    pub const FOUND_BY_SWEEP: &str = "found_by_sweep_total";
+    /// Counter: charges sent, by `verdict`.
+    pub const CHARGES_SENT: &str = "charges_sent_total";
+    /// Histogram: one Redis script, by `script`.
+    pub const REDIS_SCRIPT_SECONDS: &str = "redis_script_seconds";
+    /// Gauge: entries of the streams and the schedule, by `what`: events, journal, quarantine, scheduled.
+    pub const LEVEL: &str = "level";
+
+    /// All of them.
+    pub const ALL: [&str; 9] = [
+        IPN_SECONDS,
+        IPN,
+        IPN_REFUSED,
+        RECONCILIATION_SECONDS,
+        LEASE_LAPSED,
+        FOUND_BY_SWEEP,
+        CHARGES_SENT,
+        REDIS_SCRIPT_SECONDS,
+        LEVEL,
+    ];
+}
+
+/// Seconds, from half a millisecond to a minute.
+const BUCKETS: [f64; 16] =
+    [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 45.0, 60.0];
+
+/// Starts logging to standard output. `filter` is in the form of `RUST_LOG`. A second call changes nothing.
+pub fn start_logging(format: LogFormat, filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(true);
+    let _ = match format {
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout())).try_init(),
+    };
+}
+
+/// Starts collecting metrics for this process. A second call gives a handle that stays empty.
+#[must_use]
+pub fn start_metrics() -> PrometheusHandle {
+    let builder = PrometheusBuilder::new();
+    let builder = builder
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
+        .unwrap_or_else(|_| PrometheusBuilder::new());
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_ok() {
+        for outcome in ["stored", "duplicate", "test", "quarantined", "subscription", "refused", "unavailable"] {
+            metrics::counter!(metric::IPN, "outcome" => outcome).increment(0);
+        }
+        metrics::counter!(metric::LEASE_LAPSED).increment(0);
+        metrics::counter!(metric::FOUND_BY_SWEEP).increment(0);
+    }
+    handle
+}
