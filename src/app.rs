@@ -22,7 +22,7 @@ use crate::sns::{Subscriber, Verifier};
 use crate::store::Store;
 
 /// A call to Amazon may take 45 s; what is in hand is finished within this.
-const DRAIN: Duration = Duration::from_secs(60);
+const DRAIN: Duration = Duration::from_mins(1);
 /// How often streams are trimmed.
 const HOUSEKEEPING: Duration = Duration::from_hours(1);
 

@@ -34,8 +34,8 @@ macro_rules! settings {
         #[derive(Debug, Clone, Default, Args)]
         pub struct Given {
             $(
-                $(#[doc = $doc])+
-                #[arg(long = $long, env = $name, value_name = "VALUE", hide_env_values = true, global = false)]
+                #[doc = concat!("`", $name, "`")]
+                #[arg(long = $long, env = $name, value_name = "VALUE", hide_env_values = true, help = concat!($($doc,)+).trim())]
                 pub $field: Option<String>,
             )*
         }
@@ -399,7 +399,7 @@ impl Reader {
             event_retention: events?,
             intent_retention: intents?,
             confirmation_delay: x?,
-            lease: Duration::from_secs(180),
+            lease: Duration::from_mins(3),
             bounds: Bounds::default(),
         })
     }
@@ -457,14 +457,14 @@ impl Reader {
     fn policy(&mut self, account: Option<&Account>) -> Option<Policy> {
         let zone = match self.given.monthly_limit_time_zone.clone() {
             None => None,
-            Some(name) => match TimeZone::get(&name) {
-                Ok(zone) => Some(zone),
-                Err(_) => {
+            Some(name) => {
+                let zone = TimeZone::get(&name).ok();
+                if zone.is_none() {
                     let message = format!("expected an IANA time zone such as Europe/Berlin, got {name:?}");
                     self.mistake("MONTHLY_LIMIT_TIME_ZONE", message);
-                    None
                 }
-            },
+                zone
+            }
         };
         let url = self.given.update_payment_method_url.clone();
         if url.as_ref().is_some_and(|url| !url.starts_with("https://") || !url.contains("{chargePermissionId}")) {
@@ -525,10 +525,8 @@ impl Reader {
         }
         let Some(store) = store else { return };
         if timeout + LEASE_MARGIN > store.lease {
-            self.mistake(
-                "AMAZON_PAY_TIMEOUT",
-                format!("expected at most {:?}, so that a lease outlasts a call", store.lease - LEASE_MARGIN),
-            );
+            let most = store.lease.saturating_sub(LEASE_MARGIN);
+            self.mistake("AMAZON_PAY_TIMEOUT", format!("expected at most {most:?}, so that a lease outlasts a call"));
         }
         if store.confirmation_delay <= timeout {
             self.mistake("CONFIRMATION_DELAY", "expected longer than AMAZON_PAY_TIMEOUT");

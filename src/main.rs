@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use amazon_pay_ipn::cli::verify;
+use amazon_pay_ipn::cli::{healthcheck, init, serve, verify};
+use amazon_pay_ipn::config::Given;
 use clap::{Parser, Subcommand};
 
 /// Receives Amazon Pay notifications, recovers declined charges, and never charges twice.
@@ -15,7 +16,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the service
+    Serve(Box<Given>),
+    Init(Box<init::InitArgs>),
     Verify(verify::VerifyArgs),
+    /// Ask the running service whether it is ready
+    Healthcheck(Box<Given>),
 }
 
 #[tokio::main]
@@ -23,6 +29,9 @@ async fn main() -> ExitCode {
     // The only crypto library of this process; fails only if one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().command {
+        Command::Serve(given) => serve::run(*given).await,
+        Command::Init(args) => init::run(*args).await,
         Command::Verify(args) => verify::run(args).await,
+        Command::Healthcheck(given) => healthcheck::run(*given).await,
     }
 }

@@ -163,7 +163,7 @@ impl Reconciler {
         };
         let findings = self.gather(claim, &mut case).await?;
         let mut decision = decide(&case, &findings, self.clock.now(), &self.policy, self.environment);
-        self.count_sweep(&case, &decision);
+        count_sweep(&case, &decision);
         let mut answered = None;
         match std::mem::replace(&mut decision.act, Act::Nothing) {
             Act::Nothing => {}
@@ -388,14 +388,14 @@ impl Reconciler {
             not_before,
         }
     }
+}
 
-    /// A change that no notification told us of: the sweep found it.
-    fn count_sweep(&self, case: &Case, decision: &Decision) {
-        let heard = !case.hints.is_empty();
-        if !heard && case.record.state.is_some() && case.record.state != decision.record.state {
-            metrics::counter!(metric::FOUND_BY_SWEEP).increment(1);
-            info!(permission = %case.permission, "a change was found by the sweep, not by a notification");
-        }
+/// A change that no notification told us of: the sweep found it.
+fn count_sweep(case: &Case, decision: &Decision) {
+    let known = case.record.state.is_some();
+    if known && case.hints.is_empty() && case.record.state != decision.record.state {
+        metrics::counter!(metric::FOUND_BY_SWEEP).increment(1);
+        info!(permission = %case.permission, "a change was found by the sweep, not by a notification");
     }
 }
 

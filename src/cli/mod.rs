@@ -1,3 +1,9 @@
-//! The subcommands, one file each.
+//! The command line, one file per command.
 
+#[cfg(feature = "sandbox")]
+pub mod demo;
+pub mod healthcheck;
+pub mod init;
+mod mistakes;
+pub mod serve;
 pub mod verify;
