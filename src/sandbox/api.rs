@@ -133,12 +133,11 @@ impl App {
         if let Some(gate) = &gate {
             gate.finish();
         }
-        match answer {
-            Some(answer) => self.respond(&answer),
-            None => {
-                scissors.cut();
-                Response::new(Body::empty())
-            }
+        if let Some(answer) = answer {
+            self.respond(&answer)
+        } else {
+            scissors.cut();
+            Response::new(Body::empty())
         }
     }
 

@@ -72,7 +72,7 @@ pub enum Outcome {
     Capture,
     /// Only authorises, though a capture was asked for.
     Authorize,
-    /// `AuthorizationInitiated` if the merchant can handle that, else TransactionTimedOut.
+    /// `AuthorizationInitiated` if the merchant can handle that, else declines as timed out.
     Pend,
     /// `CaptureInitiated`.
     PendCapture,
@@ -240,7 +240,7 @@ impl Books {
                     self.turn(id, state, &[reason], now);
                 }
                 // The body of a decline names no charge; the notification does, so the ledger must.
-                let charge_id = Some(self.charges[place].charge_id.clone());
+                let charge_id = Some(self.charges[place].id.clone());
                 Ok(Answer { charge_id, ..Answer::from(code.refusal()) })
             }
         }
@@ -256,7 +256,7 @@ impl Books {
     ) -> Result<usize, Refusal> {
         let paid = matches!(state, ChargeState::Captured | ChargeState::CaptureInitiated);
         let charge = Charge {
-            charge_id: String::new(),
+            id: String::new(),
             request: request.clone(),
             key: key.to_owned(),
             state,
@@ -372,5 +372,5 @@ impl Books {
 }
 
 fn invalid_charge_status(charge: &Charge) -> Refusal {
-    Refusal::new(422, "InvalidChargeStatus", format!("The charge {} is {}", charge.charge_id, charge.state))
+    Refusal::new(422, "InvalidChargeStatus", format!("The charge {} is {}", charge.id, charge.state))
 }

@@ -129,9 +129,9 @@ impl Gate {
         self.0.send_modify(|progress| progress.done = true);
     }
 
-    async fn wait(&self, condition: impl Fn(&Progress) -> bool + Send) {
+    async fn wait(&self, condition: fn(&Progress) -> bool) {
         // The sender lives in this very gate, so the channel cannot be closed while we wait.
-        let _ = self.0.subscribe().wait_for(|progress| condition(progress)).await;
+        let _ = self.0.subscribe().wait_for(condition).await;
     }
 }
 

@@ -60,7 +60,7 @@ impl fmt::Display for ChargeState {
 /// A charge as Amazon keeps it.
 #[derive(Debug, Clone)]
 pub(super) struct Charge {
-    pub(super) charge_id: String,
+    pub(super) id: String,
     pub(super) request: ChargeRequest,
     pub(super) key: String,
     pub(super) state: ChargeState,
@@ -128,9 +128,9 @@ impl Books {
     pub(super) fn enter_charge(&mut self, mut charge: Charge, now: Timestamp) -> Option<usize> {
         let permission = self.permissions.get_mut(&charge.request.permission_id)?;
         let place = self.charges.len();
-        charge.charge_id = format!("{}-C{:06}", permission.id, place + 1);
+        charge.id = format!("{}-C{:06}", permission.id, place + 1);
         permission.charges.push(place);
-        self.charge_places.insert(charge.charge_id.clone(), place);
+        self.charge_places.insert(charge.id.clone(), place);
         self.charges.push(charge);
         self.notify_charge(place, now);
         Some(place)
@@ -155,7 +155,7 @@ impl Books {
 
     fn notify_charge(&mut self, place: usize, now: Timestamp) {
         let charge = &self.charges[place];
-        let (object, permission) = (charge.charge_id.clone(), charge.request.permission_id.clone());
+        let (object, permission) = (charge.id.clone(), charge.request.permission_id.clone());
         self.outbox.push_back(Ipn::new(
             &self.merchant_id,
             (ObjectType::Charge, &object),
@@ -204,7 +204,7 @@ pub struct LedgerCharge {
 impl From<&Charge> for LedgerCharge {
     fn from(charge: &Charge) -> Self {
         Self {
-            charge_id: charge.charge_id.clone(),
+            charge_id: charge.id.clone(),
             permission: charge.request.permission_id.clone(),
             amount: charge.request.price.amount,
             captured: charge.captured,

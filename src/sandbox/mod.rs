@@ -74,6 +74,10 @@ pub enum SandboxError {
 }
 
 /// What Amazon might do with an idempotency key that was used before. It is not documented which of these is true.
+///
+/// An evaluated answer is a success, a decline, or a refusal because of the permission's state, the currency or a limit. What
+/// never got that far (a malformed request, an unknown id, a wrong signature) leaves no trace under its key. Under every
+/// reading, the same key with another body is `DuplicateIdempotencyKey`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reading {
     /// Every evaluated answer is repeated, declines included.
@@ -196,7 +200,7 @@ impl Sandbox {
 
 /// What the service's settings need.
 impl Sandbox {
-    /// `http://127.0.0.1:PORT`: serves `/v2/…` and `/sandbox/v2/…`, and SNS's ConfirmSubscription at `/`.
+    /// `http://127.0.0.1:PORT`: serves `/v2/…` and `/sandbox/v2/…`, and SNS's `ConfirmSubscription` at `/`.
     #[must_use]
     pub fn base_url(&self) -> &str {
         &self.0.base_url

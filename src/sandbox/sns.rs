@@ -234,7 +234,7 @@ fn headers(
 fn string_to_sign(members: &[(&str, String)]) -> String {
     let mut sorted: Vec<_> = members.iter().collect();
     sorted.sort_unstable_by_key(|(name, _)| *name);
-    sorted.iter().map(|(name, value)| format!("{name}\n{value}\n")).collect()
+    sorted.iter().flat_map(|(name, value)| [name, "\n", value.as_str(), "\n"]).collect()
 }
 
 fn pretty(members: &[(&str, String)]) -> String {
@@ -305,7 +305,7 @@ mod tests {
             "Notification" => &["Message", "MessageId", "Timestamp", "TopicArn", "Type"],
             _ => &["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"],
         };
-        let text: String = names.iter().map(|name| format!("{name}\n{}\n", body[name].as_str().unwrap())).collect();
+        let text: String = names.iter().flat_map(|name| [name, "\n", body[name].as_str().unwrap(), "\n"]).collect();
         let signature = BASE64.decode(body["Signature"].as_str().unwrap().as_bytes()).unwrap();
         let signature = Signature::try_from(signature.as_slice()).unwrap();
         let key = keys::shared().unwrap().sns.key.to_public_key();

@@ -43,7 +43,7 @@ impl Signer {
         all.extend(key.map(|key| ("x-amz-pay-idempotency-key", key)));
         all.push(("x-amz-pay-region", "na"));
         let signed: Vec<_> = all.iter().filter(|(name, _)| Some(*name) != self.leave_unsigned).collect();
-        let lines: String = signed.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+        let lines: String = signed.iter().flat_map(|(name, value)| [name, ":", value, "\n"]).collect();
         let names = signed.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
         let hash = |bytes: &[u8]| HEXLOWER.encode(&Sha256::digest(bytes));
         let canonical = format!("{method}\n{path}\n\n{lines}\n{names}\n{}", hash(body));

@@ -158,6 +158,22 @@ async fn a_key_with_other_values_is_a_duplicate() {
 }
 
 #[tokio::test]
+async fn simultaneous_copies_of_one_request_charge_once() {
+    let (sandbox, _clock, client, permission) = start().await;
+    let copies: Vec<_> = (0..8)
+        .map(|_| {
+            let (twin, id) = (client.clone(), permission.clone());
+            tokio::spawn(async move { twin.charge(&id, "key-1", "14.00").await.body["chargeId"].to_string() })
+        })
+        .collect();
+    let mut ids = std::collections::BTreeSet::new();
+    for copy in copies {
+        ids.insert(copy.await.unwrap());
+    }
+    assert_eq!((ids.len(), sandbox.ledger().charges.len()), (1, 1));
+}
+
+#[tokio::test]
 async fn malformed_requests_have_the_documented_reason_codes() {
     let (sandbox, _clock, client, permission) = start().await;
     let body = charge_body(&permission, "14.00");

@@ -54,7 +54,7 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn of_charge(status: u16, charge: &Charge) -> Self {
-        let charge_id = Some(charge.charge_id.clone());
+        let charge_id = Some(charge.id.clone());
         Self { status, body: charge_body(charge), reason_code: None, charge_id, replayed: false }
     }
 
@@ -309,7 +309,7 @@ pub(super) fn charge_body(charge: &Charge) -> Value {
     let currency = &charge.request.price.currency;
     let request = &charge.request;
     json!({
-        "chargeId": charge.charge_id,
+        "chargeId": charge.id,
         "chargePermissionId": request.permission_id,
         "chargeAmount": request.price.to_json(),
         "captureAmount": charge.captured.map(|amount| price(amount, currency)),
