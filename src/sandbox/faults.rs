@@ -105,9 +105,9 @@ impl Gate {
     }
 
     /// Waits until a request stands at the gate: received for the `HoldBefore` and `HoldInside` faults, committed for
-    /// `HoldAfter`.
+    /// `HoldAfter`. Returns also if the request ended without coming that far, for example refused for its signature.
     pub async fn reached(&self) {
-        self.wait(|progress| progress.reached).await;
+        self.wait(|progress| progress.reached || progress.done).await;
     }
 
     /// Lets the request go on; also before it came.

@@ -354,7 +354,7 @@ pub(super) fn permission_body(permission: &Permission, balance: Option<Decimal>)
         .map(|code| json!({ "reasonCode": code, "reasonDescription": format!("Sandbox: {code}") }))
         .collect();
     let recurring = (permission.spec.kind == PermissionKind::Recurring)
-        .then(|| json!({ "frequency": { "unit": "Month", "value": "1" }, "amount": null }));
+        .then(|| json!({ "frequency": { "unit": "Month", "value": "1" }, "amount": { "amount": null, "currencyCode": null } }));
     let on_file = (permission.spec.kind == PermissionKind::PaymentMethodOnFile).then(|| json!({ "setupOnly": false }));
     json!({
         "chargePermissionId": permission.id,
