@@ -1,1 +1,387 @@
-//! To be written.
+//! A faithful local Amazon Pay with an SNS that signs: what `demo` and the integration tests talk to over real HTTP.
+//!
+//! It shares no code with the service beyond the clock and two enums, checks request signatures with another RSA
+//! implementation, and keeps a [`Ledger`]: the truth about who was charged, whatever the service believes.
+//!
+//! What Amazon does not document is a setting here ([`Reading`]), so that every test can run under each possible answer.
+
+mod api;
+mod charges;
+mod connection;
+mod delivery;
+mod faults;
+mod keys;
+mod ledger;
+mod permissions;
+mod signature;
+mod sns;
+mod wire;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+pub use charges::{DeclineCode, Outcome};
+pub use delivery::DeliveryOrder;
+pub use faults::{Fault, Gate, Operation};
+pub use keys::KeyError;
+pub use ledger::{ChargeState, Ledger, LedgerCharge, RequestRecord};
+pub use permissions::{PermissionKind, PermissionSpec, PermissionState};
+pub use sns::{Forgery, Ipn, MessageType, NotificationType, ObjectType, SignatureVersion, SignedMessage};
+pub use wire::BUYER_SECRETS;
+
+use api::App;
+use connection::{CuttableListener, Scissors};
+use ledger::Books;
+use permissions::Permission;
+
+use crate::clock::Clock;
+use crate::model::ids::Region;
+
+const PUBLIC_KEY_ID: &str = "SANDBOX-AFAKEKEYIDOFALOCALSANDBX";
+
+/// How many records a slow listener may be behind.
+const RECORD_BACKLOG: usize = 1024;
+
+/// A sandbox that could not start, or an order that it cannot follow.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// No port.
+    #[error("the sandbox could not listen: {0}")]
+    Listen(#[from] std::io::Error),
+    /// Keys or certificates.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// No such charge permission.
+    #[error("expected a charge permission of this sandbox, got {0}")]
+    UnknownPermission(String),
+    /// No such charge, or nothing is pending about it.
+    #[error("expected a pending charge of this sandbox, got {0}")]
+    NotPending(String),
+    /// A message was not answered.
+    #[error("the message could not be delivered: {0}")]
+    Delivery(String),
+}
+
+/// What Amazon might do with an idempotency key that was used before. It is not documented which of these is true.
+///
+/// An evaluated answer is a success, a decline, or a refusal because of the permission's state, the currency or a limit. What
+/// never got that far (a malformed request, an unknown id, a wrong signature) leaves no trace under its key. Under every
+/// reading, the same key with another body is `DuplicateIdempotencyKey`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reading {
+    /// Every evaluated answer is repeated, declines included.
+    #[default]
+    ReplayAll,
+    /// Only successes are repeated; a decline is evaluated anew.
+    ReEvaluate,
+    /// As `ReplayAll`, but the state of the permission is looked at before the key.
+    StatusFirst,
+}
+
+/// How the sandbox behaves.
+#[derive(Debug, Clone)]
+pub struct SandboxSettings {
+    /// The merchant whose account this is.
+    pub merchant_id: String,
+    /// The region of the account.
+    pub region: Region,
+    /// Where the sandbox takes the time from: share it with the service.
+    pub clock: Clock,
+    /// What happens to used idempotency keys.
+    pub reading: Reading,
+    /// How far `x-amz-pay-date` may be from now.
+    pub date_tolerance: Duration,
+}
+
+impl SandboxSettings {
+    /// A merchant in the United States, every answer replayed, five minutes of tolerance.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            merchant_id: "A2K7NDRCTOTPW9".to_owned(),
+            region: Region::Na,
+            clock,
+            reading: Reading::default(),
+            date_tolerance: Duration::from_mins(5),
+        }
+    }
+}
+
+/// A running sandbox. Clones are the same sandbox; it ends with the last of them, or by [`Sandbox::stop`].
+#[derive(Clone)]
+pub struct Sandbox(Arc<Running>);
+
+struct Running {
+    app: Arc<App>,
+    base_url: String,
+    merchant_id: String,
+    topic_arn: String,
+    http: reqwest::Client,
+    _stop_on_drop: DropGuard,
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox").field("base_url", &self.0.base_url).finish_non_exhaustive()
+    }
+}
+
+impl Sandbox {
+    /// Starts on a free port of the loop-back interface.
+    ///
+    /// # Errors
+    /// If there is no port, or keys cannot be made.
+    pub async fn start(settings: SandboxSettings) -> Result<Self, SandboxError> {
+        // The first start of a process makes RSA keys, which takes too long for a thread of the runtime.
+        let keys = tokio::task::spawn_blocking(keys::shared).await.map_err(std::io::Error::other)??;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let base_url = format!("http://{}", listener.local_addr()?);
+        let region_digit = match settings.region {
+            Region::Na => '1',
+            Region::Eu => '2',
+            Region::Jp => '3',
+        };
+        let stop = CancellationToken::new();
+        let app = Arc::new(App {
+            clock: settings.clock,
+            region: settings.region,
+            keys,
+            tolerance: Mutex::new(settings.date_tolerance),
+            books: Mutex::new(Books::new(settings.merchant_id.clone(), settings.reading, region_digit)),
+            records: broadcast::Sender::new(RECORD_BACKLOG),
+            stop: stop.clone(),
+            tasks: TaskTracker::new(),
+        });
+        let service = api::router(Arc::clone(&app)).into_make_service_with_connect_info::<Scissors>();
+        let stopped = stop.clone().cancelled_owned();
+        let server = axum::serve(CuttableListener(listener), service).with_graceful_shutdown(stopped);
+        app.tasks.spawn(async move { server.await });
+        Ok(Self(Arc::new(Running {
+            topic_arn: sns::topic_arn(settings.region, &settings.merchant_id),
+            merchant_id: settings.merchant_id,
+            http: Self::new_http_client()?,
+            app,
+            base_url,
+            _stop_on_drop: stop.drop_guard(),
+        })))
+    }
+
+    /// Ends the sandbox and waits until it has; requests that are held are dropped without being evaluated.
+    pub async fn stop(&self) {
+        self.0.app.stop.cancel();
+        self.0.app.tasks.close();
+        self.0.app.tasks.wait().await;
+    }
+
+    fn books<T>(&self, action: impl FnOnce(&mut Books) -> T) -> T {
+        action(&mut self.0.app.books())
+    }
+
+    fn with_permission<T>(&self, id: &str, action: impl FnOnce(&mut Permission) -> T) -> Result<T, SandboxError> {
+        self.books(|books| books.permissions.get_mut(id).map(action))
+            .ok_or_else(|| SandboxError::UnknownPermission(id.to_owned()))
+    }
+
+    fn http(&self) -> &reqwest::Client {
+        &self.0.http
+    }
+}
+
+/// What the service's settings need.
+impl Sandbox {
+    /// `http://127.0.0.1:PORT`: serves `/v2/…` and `/sandbox/v2/…`, and SNS's `ConfirmSubscription` at `/`.
+    #[must_use]
+    pub fn base_url(&self) -> &str {
+        &self.0.base_url
+    }
+
+    /// The merchant.
+    #[must_use]
+    pub fn merchant_id(&self) -> &str {
+        &self.0.merchant_id
+    }
+
+    /// The id of the merchant's public key; begins with `SANDBOX`.
+    #[must_use]
+    pub fn public_key_id(&self) -> &'static str {
+        PUBLIC_KEY_ID
+    }
+
+    /// The merchant's private key, PKCS#8.
+    #[must_use]
+    pub fn merchant_private_key_pem(&self) -> &'static str {
+        &self.0.app.keys.merchant_pem
+    }
+
+    /// The topic that the notifications come from.
+    #[must_use]
+    pub fn topic_arn(&self) -> &str {
+        &self.0.topic_arn
+    }
+
+    /// Stands for `https://sns.<region>.amazonaws.com`, without a slash at the end; `SigningCertURL` begins with it.
+    #[must_use]
+    pub fn certificate_base_url(&self) -> &str {
+        &self.0.base_url
+    }
+
+    /// `SimpleNotificationService-<32 hex>.pem`.
+    #[must_use]
+    pub fn certificate_file_name(&self) -> &'static str {
+        &self.0.app.keys.sns.file_name
+    }
+
+    /// The name in the signing certificate.
+    #[must_use]
+    pub fn certificate_name(&self) -> &'static str {
+        keys::CERTIFICATE_NAME
+    }
+
+    /// The certificate that issued the signing certificate.
+    #[must_use]
+    pub fn trust_anchor_pem(&self) -> &'static str {
+        &self.0.app.keys.sns.anchor_pem
+    }
+}
+
+/// Buyers, their permissions, and what charges come to.
+impl Sandbox {
+    /// A buyer consents; gives the id of the new permission.
+    #[must_use]
+    pub fn create_permission(&self, spec: PermissionSpec) -> String {
+        let now = self.0.app.clock.now();
+        self.books(|books| books.create_permission(spec, now))
+    }
+
+    /// The buyer ends the permission.
+    ///
+    /// # Errors
+    /// If there is no such permission.
+    pub fn buyer_closes(&self, id: &str) -> Result<(), SandboxError> {
+        self.set_permission(id, PermissionState::Closed, &["BuyerCanceled"])
+    }
+
+    /// Amazon ends the permission.
+    ///
+    /// # Errors
+    /// If there is no such permission.
+    pub fn amazon_closes(&self, id: &str) -> Result<(), SandboxError> {
+        self.set_permission(id, PermissionState::Closed, &["AmazonCanceled"])
+    }
+
+    /// The buyer chooses another payment method; the permission is Chargeable again, unless a charge is pending.
+    ///
+    /// # Errors
+    /// If there is no such permission.
+    pub fn buyer_updates_instrument(&self, id: &str, descriptor: &str) -> Result<(), SandboxError> {
+        self.with_permission(id, |_| ())?;
+        let now = self.0.app.clock.now();
+        self.books(|books| books.update_instrument(id, descriptor, now));
+        Ok(())
+    }
+
+    /// The buyer deletes the payment method.
+    ///
+    /// # Errors
+    /// If there is no such permission.
+    pub fn buyer_deletes_instrument(&self, id: &str) -> Result<(), SandboxError> {
+        self.with_permission(id, |_| ())?;
+        let now = self.0.app.clock.now();
+        self.books(|books| books.delete_instrument(id, now));
+        Ok(())
+    }
+
+    /// Puts the permission into any state; Closed is final. A change is notified.
+    ///
+    /// # Errors
+    /// If there is no such permission.
+    pub fn set_permission(&self, id: &str, state: PermissionState, reasons: &[&str]) -> Result<(), SandboxError> {
+        self.with_permission(id, |_| ())?;
+        let now = self.0.app.clock.now();
+        self.books(|books| books.turn(id, state, reasons, now));
+        Ok(())
+    }
+
+    /// Orders what the next evaluation of Create Charge does that has none ordered yet.
+    ///
+    /// # Errors
+    /// If there is no such permission.
+    pub fn script_charge(&self, id: &str, outcome: Outcome) -> Result<(), SandboxError> {
+        self.with_permission(id, |permission| permission.script.push_back(outcome))
+    }
+
+    /// The same for Capture Charge, of any charge of the permission.
+    ///
+    /// # Errors
+    /// If there is no such permission.
+    pub fn script_capture(&self, id: &str, outcome: Outcome) -> Result<(), SandboxError> {
+        self.with_permission(id, |permission| permission.capture_script.push_back(outcome))
+    }
+
+    /// Decides a pending authorisation or capture.
+    ///
+    /// # Errors
+    /// If nothing is pending about such a charge.
+    pub fn finish_pending(
+        &self,
+        charge_id: &str,
+        state: ChargeState,
+        reason: Option<DeclineCode>,
+    ) -> Result<(), SandboxError> {
+        let now = self.0.app.clock.now();
+        let done = self.books(|books| books.finish_pending(charge_id, state, reason, now));
+        done.then_some(()).ok_or_else(|| SandboxError::NotPending(charge_id.to_owned()))
+    }
+}
+
+/// How Amazon and the network behave, and what has happened.
+impl Sandbox {
+    /// Changes what happens to used idempotency keys.
+    pub fn set_reading(&self, reading: Reading) {
+        self.books(|books| books.reading = reading);
+    }
+
+    /// Changes how far `x-amz-pay-date` may be from now.
+    pub fn set_date_tolerance(&self, tolerance: Duration) {
+        *self.0.app.tolerance.lock().unwrap_or_else(PoisonError::into_inner) = tolerance;
+    }
+
+    /// Orders a mishap for the next request of this operation that has none ordered yet.
+    pub fn inject(&self, operation: Operation, fault: Fault) {
+        self.books(|books| books.faults.push(operation, fault));
+    }
+
+    /// Takes back every mishap that has not happened yet.
+    pub fn clear_faults(&self) {
+        self.books(|books| books.faults.clear());
+    }
+
+    /// What has truly happened.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.books(|books| books.ledger())
+    }
+
+    /// Every request from now on, as it is evaluated or refused.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<RequestRecord> {
+        self.0.app.records.subscribe()
+    }
+
+    /// The tokens of the subscriptions that were confirmed through SNS's API at [`Sandbox::base_url`].
+    #[must_use]
+    pub fn confirmed_tokens(&self) -> Vec<String> {
+        self.books(|books| books.confirmed_tokens.clone())
+    }
+}

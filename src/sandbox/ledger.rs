@@ -1,0 +1,285 @@
+//! The sandbox's books: what Amazon knows, and the ledger that tests and the demo audit.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+
+use jiff::Timestamp;
+use rsa::rand_core::{OsRng, RngCore};
+use rust_decimal::Decimal;
+
+use super::Reading;
+use super::faults::{Faults, Operation};
+use super::permissions::Permission;
+use super::sns::{Ipn, NotificationType, ObjectType};
+use super::wire::{Answer, ChargeRequest};
+
+/// The state of a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChargeState {
+    /// Authorisation pending.
+    AuthorizationInitiated,
+    /// Authorised, waits for its capture.
+    Authorized,
+    /// Capture pending.
+    CaptureInitiated,
+    /// The buyer has paid.
+    Captured,
+    /// Canceled.
+    Canceled,
+    /// Declined.
+    Declined,
+}
+
+impl ChargeState {
+    /// The name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AuthorizationInitiated => "AuthorizationInitiated",
+            Self::Authorized => "Authorized",
+            Self::CaptureInitiated => "CaptureInitiated",
+            Self::Captured => "Captured",
+            Self::Canceled => "Canceled",
+            Self::Declined => "Declined",
+        }
+    }
+
+    /// Whether Amazon still has to decide.
+    #[must_use]
+    pub fn is_pending(self) -> bool {
+        matches!(self, Self::AuthorizationInitiated | Self::CaptureInitiated)
+    }
+}
+
+impl fmt::Display for ChargeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A charge as Amazon keeps it.
+#[derive(Debug, Clone)]
+pub(super) struct Charge {
+    pub(super) id: String,
+    pub(super) request: ChargeRequest,
+    pub(super) key: String,
+    pub(super) state: ChargeState,
+    pub(super) reason_code: Option<String>,
+    pub(super) captured: Option<Decimal>,
+    pub(super) soft_descriptor: Option<String>,
+    pub(super) created_at: Timestamp,
+    pub(super) updated_at: Timestamp,
+}
+
+/// What is kept under an idempotency key, for ever.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Path and body of the first request.
+    pub(super) fingerprint: (String, serde_json::Value),
+    pub(super) answer: Answer,
+    /// Repeated whatever the reading: an answer that a fault put here.
+    pub(super) pinned: bool,
+}
+
+/// Everything that the sandbox knows.
+#[derive(Debug)]
+pub(super) struct Books {
+    pub(super) merchant_id: String,
+    pub(super) reading: Reading,
+    pub(super) permissions: HashMap<String, Permission>,
+    pub(super) charges: Vec<Charge>,
+    pub(super) charge_places: HashMap<String, usize>,
+    pub(super) keys: HashMap<String, Kept>,
+    pub(super) requests: Vec<RequestRecord>,
+    pub(super) outbox: VecDeque<Ipn>,
+    pub(super) faults: Faults,
+    pub(super) confirmed_tokens: Vec<String>,
+    region_digit: char,
+    session: u32,
+    permission_count: u32,
+}
+
+impl Books {
+    pub(super) fn new(merchant_id: String, reading: Reading, region_digit: char) -> Self {
+        Self {
+            merchant_id,
+            reading,
+            permissions: HashMap::new(),
+            charges: Vec::new(),
+            charge_places: HashMap::new(),
+            keys: HashMap::new(),
+            requests: Vec::new(),
+            outbox: VecDeque::new(),
+            faults: Faults::default(),
+            confirmed_tokens: Vec::new(),
+            region_digit,
+            // Two sandboxes that meet in one Redis must not give out the same ids.
+            session: OsRng.next_u32() % 10_000_000,
+            permission_count: 0,
+        }
+    }
+
+    pub(super) fn next_permission_id(&mut self, prefix: char) -> String {
+        self.permission_count += 1;
+        format!("{prefix}0{}-{:07}-{:07}", self.region_digit, self.session, self.permission_count)
+    }
+
+    /// Enters a new charge; `None` if its permission is unknown.
+    pub(super) fn enter_charge(&mut self, mut charge: Charge, now: Timestamp) -> Option<usize> {
+        let permission = self.permissions.get_mut(&charge.request.permission_id)?;
+        let place = self.charges.len();
+        charge.id = format!("{}-C{:06}", permission.id, place + 1);
+        permission.charges.push(place);
+        self.charge_places.insert(charge.id.clone(), place);
+        self.charges.push(charge);
+        self.notify_charge(place, now);
+        Some(place)
+    }
+
+    /// Moves a charge to another state and tells the merchant.
+    pub(super) fn move_charge(&mut self, place: usize, state: ChargeState, reason: Option<&str>, now: Timestamp) {
+        let charge = &mut self.charges[place];
+        charge.state = state;
+        charge.reason_code = reason.map(str::to_owned);
+        charge.updated_at = now;
+        if state == ChargeState::Captured && charge.captured.is_none() {
+            charge.captured = Some(charge.request.price.amount);
+        }
+        if matches!(state, ChargeState::Canceled | ChargeState::Declined) {
+            charge.captured = None;
+        }
+        let permission = charge.request.permission_id.clone();
+        self.notify_charge(place, now);
+        self.settle(&permission, now);
+    }
+
+    fn notify_charge(&mut self, place: usize, now: Timestamp) {
+        let charge = &self.charges[place];
+        let (object, permission) = (charge.id.clone(), charge.request.permission_id.clone());
+        self.outbox.push_back(Ipn::new(
+            &self.merchant_id,
+            (ObjectType::Charge, &object),
+            &permission,
+            NotificationType::StateChange,
+            now,
+        ));
+    }
+
+    pub(super) fn notify_permission(&mut self, id: &str, kind: NotificationType, now: Timestamp) {
+        self.outbox.push_back(Ipn::new(&self.merchant_id, (ObjectType::ChargePermission, id), id, kind, now));
+    }
+
+    /// A copy of what an auditor may see.
+    pub(super) fn ledger(&self) -> Ledger {
+        let charges = self.charges.iter().map(LedgerCharge::from).collect();
+        Ledger { charges, requests: self.requests.clone() }
+    }
+}
+
+/// A charge as the auditor sees it, declined ones included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerCharge {
+    /// The charge.
+    pub charge_id: String,
+    /// The permission that was charged.
+    pub permission: String,
+    /// The amount asked for.
+    pub amount: Decimal,
+    /// The amount captured; `None` unless a capture succeeded or is pending.
+    pub captured: Option<Decimal>,
+    /// ISO 4217.
+    pub currency: String,
+    /// The state now.
+    pub state: ChargeState,
+    /// Why it was declined or canceled.
+    pub reason_code: Option<String>,
+    /// The key of the Create Charge that made it.
+    pub idempotency_key: String,
+    /// `merchantMetadata.customInformation`.
+    pub custom_information: Option<String>,
+    /// When it was evaluated.
+    pub created_at: Timestamp,
+}
+
+impl From<&Charge> for LedgerCharge {
+    fn from(charge: &Charge) -> Self {
+        Self {
+            charge_id: charge.id.clone(),
+            permission: charge.request.permission_id.clone(),
+            amount: charge.request.price.amount,
+            captured: charge.captured,
+            currency: charge.request.price.currency.clone(),
+            state: charge.state,
+            reason_code: charge.reason_code.clone(),
+            idempotency_key: charge.key.clone(),
+            custom_information: charge.request.custom_information(),
+            created_at: charge.created_at,
+        }
+    }
+}
+
+/// One request to the API, noted when it was evaluated or refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// The sandbox's time.
+    pub at: Timestamp,
+    /// What was asked for.
+    pub operation: Operation,
+    /// The charge permission that the request named, in its path or body.
+    pub permission: Option<String>,
+    /// The charge that the request named or made.
+    pub charge: Option<String>,
+    /// The idempotency key it carried.
+    pub idempotency_key: Option<String>,
+    /// The status of the evaluation: what a client would see without faults that strike afterwards; 0 if the connection was
+    /// closed before.
+    pub status: u16,
+    /// The reason code of that answer.
+    pub reason_code: Option<String>,
+    /// Whether the answer was repeated from the idempotency key.
+    pub replayed: bool,
+    /// Whether the signature was right; false also if the connection was closed before it could be checked.
+    pub signature_ok: bool,
+}
+
+/// The auditor's truth: a copy, taken at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ledger {
+    /// Every charge that came into being, oldest first.
+    pub charges: Vec<LedgerCharge>,
+    /// Every request, in the order of their evaluation.
+    pub requests: Vec<RequestRecord>,
+}
+
+impl Ledger {
+    /// The charges of a permission.
+    #[must_use]
+    pub fn charges_of(&self, permission: &str) -> Vec<&LedgerCharge> {
+        self.charges.iter().filter(|charge| charge.permission == permission).collect()
+    }
+
+    /// The captured charges of a permission.
+    #[must_use]
+    pub fn captured_of(&self, permission: &str) -> Vec<&LedgerCharge> {
+        self.charges_of(permission).into_iter().filter(|charge| charge.state == ChargeState::Captured).collect()
+    }
+
+    /// What the buyer behind a permission has paid.
+    #[must_use]
+    pub fn captured_total_of(&self, permission: &str) -> Decimal {
+        self.captured_of(permission).iter().filter_map(|charge| charge.captured).sum()
+    }
+
+    /// What all buyers have paid, whatever the currency.
+    #[must_use]
+    pub fn captured_total(&self) -> Decimal {
+        let captured = self.charges.iter().filter(|charge| charge.state == ChargeState::Captured);
+        captured.filter_map(|charge| charge.captured).sum()
+    }
+
+    /// The requests of one operation.
+    #[must_use]
+    pub fn requests_of(&self, operation: Operation) -> Vec<&RequestRecord> {
+        self.requests.iter().filter(|request| request.operation == operation).collect()
+    }
+}
