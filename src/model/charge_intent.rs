@@ -245,7 +245,6 @@ impl Stage {
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
     /// Where it stands.
-    #[serde(flatten)]
     pub stage: Stage,
     /// Attempts that count toward the policy's maximum.
     #[serde(default)]

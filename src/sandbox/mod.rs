@@ -13,6 +13,7 @@ mod faults;
 mod keys;
 mod ledger;
 mod permissions;
+pub mod redis_server;
 mod signature;
 mod sns;
 mod wire;

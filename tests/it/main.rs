@@ -1,0 +1,13 @@
+//! Integration tests: the whole service against a real Redis and the sandbox, over real HTTP. One binary, one file per story.
+
+#![cfg(feature = "sandbox")]
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+
+mod accept;
+mod api;
+mod demo_story;
+mod loss;
+mod processes;
+mod protocol;
+mod recovery;
+mod support;

@@ -1,0 +1,457 @@
+//! The harness: one private Redis, one sandbox and one service per test, on a clock that the test moves. Nothing sleeps: tests step the
+//! reconciler by hand. [`TestApp::finish`] audits the run against the sandbox's own ledger and the public streams.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use amazon_pay_ipn::amazon_pay::ClientSettings;
+use amazon_pay_ipn::app::App;
+use amazon_pay_ipn::clock::Clock;
+use amazon_pay_ipn::config::Settings;
+use amazon_pay_ipn::model::ids::{Account, Environment, Region};
+use amazon_pay_ipn::reconciler::{Reconciler, StepOutcome};
+use amazon_pay_ipn::recovery::policy::Policy;
+use amazon_pay_ipn::sandbox::redis_server::RedisServer;
+use amazon_pay_ipn::sandbox::{
+    DeliveryOrder, Ledger, Operation, PermissionSpec, Reading, Sandbox, SandboxSettings, SignatureVersion,
+};
+use amazon_pay_ipn::sns::SnsSettings;
+use amazon_pay_ipn::store::account::{Init, Initialised};
+use amazon_pay_ipn::store::{Bounds, Store, StoreSettings};
+use amazon_pay_ipn::telemetry;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub const TOKEN: &str = "a-token-for-tests-only";
+pub const DAY: Duration = Duration::from_hours(24);
+pub const HOUR: Duration = Duration::from_hours(1);
+pub const MINUTE: Duration = Duration::from_mins(1);
+/// X of the tests.
+pub const X: Duration = Duration::from_mins(30);
+/// Steps after which a test is surely in a loop.
+const MAX_STEPS: usize = 200;
+
+/// What a test may set before it starts.
+pub struct Options {
+    pub reading: Reading,
+    /// Time-out of a call to Amazon.
+    pub timeout: Duration,
+    pub init: Option<Init>,
+    pub bounds: Bounds,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            reading: Reading::ReEvaluate,
+            timeout: Duration::from_secs(10),
+            init: Some(Init::First),
+            bounds: Bounds::default(),
+        }
+    }
+}
+
+pub struct TestApp {
+    pub redis: RedisServer,
+    pub sandbox: Sandbox,
+    pub clock: Clock,
+    pub settings: Settings,
+    pub store: Store,
+    pub reconciler: Reconciler,
+    pub public: String,
+    pub internal: String,
+    pub http: reqwest::Client,
+    stop: CancellationToken,
+    served: Option<JoinHandle<anyhow::Result<()>>>,
+    finished: bool,
+}
+
+/// What the service answered.
+pub struct Answer {
+    pub status: u16,
+    pub body: Value,
+}
+
+impl TestApp {
+    pub async fn start() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    pub async fn with_reading(reading: Reading) -> Self {
+        Self::with(Options { reading, ..Options::default() }).await
+    }
+
+    pub async fn with(options: Options) -> Self {
+        let redis = RedisServer::start().expect("a private Redis");
+        Self::on(redis, options).await
+    }
+
+    /// On a Redis that may hold data already.
+    pub async fn on(redis: RedisServer, options: Options) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        if std::env::var_os("TEST_LOG").is_some() {
+            telemetry::start_logging(telemetry::LogFormat::Text, "amazon_pay_ipn=debug");
+        }
+        let clock = Clock::movable();
+        let sandbox =
+            Sandbox::start(SandboxSettings { reading: options.reading, ..SandboxSettings::new(clock.clone()) })
+                .await
+                .expect("the sandbox");
+        let settings = settings(&redis, &sandbox, &options);
+        let first = Store::connect(settings.store.clone(), settings.account.clone(), clock.clone()).expect("the store");
+        if let Some(init) = options.init {
+            assert!(matches!(first.init(init).await.expect("init"), Initialised::Done { .. }));
+        }
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().expect("a client");
+        let (store, reconciler, public, internal, stop, served) = serve(&settings, &clock).await;
+        Self {
+            redis,
+            sandbox,
+            clock,
+            settings,
+            store,
+            reconciler,
+            public,
+            internal,
+            http,
+            stop,
+            served: Some(served),
+            finished: false,
+        }
+    }
+
+    /// Redis crashes and comes back on its data. The connections notice with their next command.
+    pub async fn crash_redis(&mut self) {
+        self.redis.kill();
+        self.redis.start_again().expect("Redis starts again");
+        for _ in 0..10 {
+            if self.store.account().await.is_ok() {
+                return;
+            }
+        }
+        panic!("the service does not find Redis again");
+    }
+
+    /// Stops the service and starts it anew on the same Redis.
+    pub async fn restart(&mut self) {
+        self.stop_service().await;
+        let (store, reconciler, public, internal, stop, served) = serve(&self.settings, &self.clock).await;
+        (self.store, self.reconciler) = (store, reconciler);
+        (self.public, self.internal, self.stop, self.served) = (public, internal, stop, Some(served));
+    }
+
+    pub async fn stop_service(&mut self) {
+        self.stop.cancel();
+        if let Some(served) = self.served.take() {
+            served.await.expect("the service did not panic").expect("the service stopped in order");
+        }
+    }
+
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    /// Steps until nothing is due.
+    pub async fn run_due(&self) {
+        for _ in 0..MAX_STEPS {
+            match self.reconciler.step().await {
+                Ok(StepOutcome::Idle) => return,
+                Ok(_) => {}
+                Err(error) => panic!("a step failed: {error}"),
+            }
+        }
+        panic!("still due after {MAX_STEPS} steps");
+    }
+
+    /// Moves the clock in small steps and reconciles whatever becomes due on the way.
+    pub async fn pass(&self, span: Duration, step: Duration) {
+        let mut passed = Duration::ZERO;
+        while passed < span {
+            self.advance(step.min(span.saturating_sub(passed)));
+            passed += step;
+            self.run_due().await;
+        }
+    }
+
+    pub fn permission(&self) -> String {
+        self.sandbox.create_permission(PermissionSpec::recurring("USD"))
+    }
+
+    /// Delivers every notification that the sandbox has to send, and expects 200 for each.
+    pub async fn deliver_all(&self) -> usize {
+        let url = format!("{}/ipn", self.public);
+        let statuses = self
+            .sandbox
+            .deliver_pending(&url, DeliveryOrder::InOrder, 1, SignatureVersion::V1)
+            .await
+            .expect("delivery");
+        assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+        statuses.len()
+    }
+
+    pub async fn post_ipn(&self, body: &str, headers: &[(String, String)]) -> u16 {
+        let mut request = self.http.post(format!("{}/ipn", self.public)).body(body.to_owned());
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        request.send().await.expect("an answer").status().as_u16()
+    }
+
+    async fn answer(request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.expect("an answer");
+        let status = response.status().as_u16();
+        let text = response.text().await.expect("a body");
+        Answer { status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        let request = self.http.post(format!("{}{path}", self.internal)).bearer_auth(TOKEN);
+        Self::answer(request.header("content-type", "application/json").body(body.to_string())).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        Self::answer(self.http.get(format!("{}{path}", self.internal)).bearer_auth(TOKEN)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        Self::answer(self.http.delete(format!("{}{path}", self.internal)).bearer_auth(TOKEN)).await
+    }
+
+    pub fn body(id: &str, permission: &str) -> Value {
+        json!({
+            "id": id, "chargePermissionId": permission, "captureNow": true,
+            "chargeAmount": { "amount": "14.00", "currencyCode": "USD" },
+        })
+    }
+
+    /// Submits a charge of 14.00 USD and expects it to be accepted.
+    pub async fn submit(&self, id: &str, permission: &str) {
+        let answer = self.post("/v1/charges", &Self::body(id, permission)).await;
+        assert_eq!(answer.status, 202, "{}", answer.body);
+    }
+
+    pub async fn charge(&self, id: &str) -> Value {
+        let answer = self.get(&format!("/v1/charges/{id}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body
+    }
+
+    pub async fn state(&self, id: &str) -> String {
+        self.charge(id).await["state"].as_str().expect("a state").to_owned()
+    }
+
+    pub fn creates(&self) -> usize {
+        self.sandbox.ledger().requests_of(Operation::CreateCharge).len()
+    }
+
+    pub fn ledger(&self) -> Ledger {
+        self.sandbox.ledger()
+    }
+
+    pub async fn stream(&self, key: &str) -> Vec<HashMap<String, String>> {
+        let entries: Vec<(String, HashMap<String, String>)> = redis::cmd("XRANGE")
+            .arg(key)
+            .arg("-")
+            .arg("+")
+            .query_async(&mut self.connection().await)
+            .await
+            .expect("XRANGE");
+        entries.into_iter().map(|(_, fields)| fields).collect()
+    }
+
+    pub async fn events(&self) -> Vec<HashMap<String, String>> {
+        self.stream(&self.store.keys().events()).await
+    }
+
+    /// Short names of the events, in order.
+    pub async fn event_kinds(&self) -> Vec<String> {
+        let short = |event: &HashMap<String, String>| {
+            event["type"].trim_start_matches("amazonpay.").trim_end_matches(".v1").to_owned()
+        };
+        self.events().await.iter().map(short).collect()
+    }
+
+    /// Data of the events of one short name.
+    pub async fn events_of(&self, kind: &str) -> Vec<Value> {
+        let kind = format!("amazonpay.{kind}.v1");
+        let events = self.events().await;
+        events
+            .iter()
+            .filter(|event| event["type"] == kind)
+            .map(|event| serde_json::from_str(&event["data"]).expect("JSON"))
+            .collect()
+    }
+
+    pub async fn journal(&self) -> Vec<HashMap<String, String>> {
+        self.stream(&self.store.keys().journal()).await
+    }
+
+    pub async fn quarantine(&self) -> Vec<HashMap<String, String>> {
+        self.stream(&self.store.keys().quarantine()).await
+    }
+
+    pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.redis.url()).expect("a URL");
+        client.get_multiplexed_async_connection().await.expect("a connection")
+    }
+
+    pub async fn keys(&self) -> BTreeSet<String> {
+        redis::cmd("KEYS").arg("*").query_async(&mut self.connection().await).await.expect("KEYS")
+    }
+
+    /// Audits the run and stops the service: no double charge, no key outside the documented ones, one terminal event per intent (and
+    /// one success after an unverified end), unique event ids, no buyer data anywhere in Redis.
+    pub async fn finish(mut self) {
+        self.audit_ledger(1);
+        self.audit_events().await;
+        self.audit_keys().await;
+        self.stop_service().await;
+        self.finished = true;
+    }
+
+    /// As [`Self::finish`], for runs in which the stated faults go beyond the assumptions: a second charge must be reported.
+    pub async fn finish_after_loss_of_assumptions(mut self) {
+        self.audit_events().await;
+        self.stop_service().await;
+        self.finished = true;
+    }
+
+    /// At most so many successful charges per intent, by the sandbox's own books.
+    fn audit_ledger(&self, at_most: usize) {
+        let mut successes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for charge in self.ledger().charges {
+            let tag = charge.custom_information.clone().unwrap_or_default();
+            let intent = tag.rsplit_once('/').map_or(tag.as_str(), |(intent, _)| intent).to_owned();
+            if matches!(charge.state.as_str(), "Captured" | "Authorized" | "CaptureInitiated") {
+                successes.entry(intent).or_default().push(charge.charge_id);
+            }
+        }
+        for (intent, charges) in successes {
+            assert!(charges.len() <= at_most, "{intent} was charged {} times: {charges:?}", charges.len());
+        }
+    }
+
+    async fn audit_events(&self) {
+        let events = self.events().await;
+        let mut ids = BTreeSet::new();
+        let mut ends: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+        for event in &events {
+            assert!(ids.insert(event["id"].clone()), "event id {} twice", event["id"]);
+            for field in ["specversion", "source", "type", "subject", "time", "datacontenttype", "data"] {
+                assert!(!event[field].is_empty(), "{field} of {event:?}");
+            }
+            let data: Value = serde_json::from_str(&event["data"]).expect("data is JSON");
+            let kind = event["type"].trim_start_matches("amazonpay.").trim_end_matches(".v1").to_owned();
+            if ["charge.captured", "charge.canceled", "charge.abandoned"].contains(&kind.as_str()) {
+                let outcome = data["outcome"].as_str().unwrap_or("verified").to_owned();
+                ends.entry(data["id"].as_str().expect("an id").to_owned()).or_default().push((kind, outcome));
+            }
+        }
+        for (intent, ends) in ends {
+            let late = ends.len() == 2 && ends[0].1 == "unverified" && ends[1].0 == "charge.captured";
+            assert!(ends.len() == 1 || late, "{intent} ended {ends:?}");
+        }
+    }
+
+    async fn audit_keys(&self) {
+        let keys = self.keys().await;
+        let base = self.store.keys().marker().trim_end_matches("marker").to_owned();
+        let mut connection = self.connection().await;
+        for key in keys {
+            let name = key.strip_prefix(&base).unwrap_or_else(|| panic!("{key} is outside the key space"));
+            let head = name.split(':').next().unwrap_or_default();
+            let known = ["marker", "schedule", "events", "journal", "quarantine", "seen", "permission", "intent"];
+            assert!(known.contains(&head), "{key} is not in docs/KEYSPACE.md");
+            let dump = self.dump(&key, &mut connection).await;
+            for secret in amazon_pay_ipn::sandbox::BUYER_SECRETS {
+                assert!(!dump.contains(secret), "{key} holds buyer data");
+            }
+            assert!(!dump.contains("Visa"), "{key} holds a payment descriptor");
+        }
+    }
+
+    async fn dump(&self, key: &str, connection: &mut redis::aio::MultiplexedConnection) -> String {
+        let kind: String = redis::cmd("TYPE").arg(key).query_async(connection).await.expect("TYPE");
+        let command = match kind.as_str() {
+            "hash" => redis::cmd("HGETALL").arg(key).to_owned(),
+            "stream" => redis::cmd("XRANGE").arg(key).arg("-").arg("+").to_owned(),
+            "zset" => redis::cmd("ZRANGE").arg(key).arg(0).arg(-1).to_owned(),
+            _ => redis::cmd("GET").arg(key).to_owned(),
+        };
+        let value: redis::Value = command.query_async(connection).await.expect("a value");
+        format!("{value:?}")
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        if !self.finished && !std::thread::panicking() {
+            panic!("a test must end with finish(), which audits the run");
+        }
+    }
+}
+
+async fn serve(
+    settings: &Settings,
+    clock: &Clock,
+) -> (Store, Reconciler, String, String, CancellationToken, JoinHandle<anyhow::Result<()>>) {
+    let app = App::start(settings.clone(), clock.clone(), metrics()).await.expect("the service starts");
+    let public = format!("http://{}", app.public_addr().expect("an address"));
+    let internal = format!("http://{}", app.internal_addr().expect("an address"));
+    let (store, reconciler) = (app.store(), app.reconciler());
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(app.serve_until(stop.clone().cancelled_owned()));
+    (store, reconciler, public, internal, stop, served)
+}
+
+fn metrics() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(telemetry::start_metrics).clone()
+}
+
+fn settings(redis: &RedisServer, sandbox: &Sandbox, options: &Options) -> Settings {
+    let account = Account {
+        merchant: sandbox.merchant_id().parse().expect("a merchant id"),
+        environment: Environment::Sandbox,
+        region: Region::Na,
+    };
+    let loopback = "127.0.0.1:0".parse().expect("an address");
+    Settings {
+        listen_addr: loopback,
+        internal_listen_addr: loopback,
+        internal_api_token: TOKEN.to_owned().into(),
+        store: StoreSettings {
+            url: redis.url().into(),
+            key_prefix: "test".to_owned(),
+            dedupe_ttl: 16 * DAY,
+            journal_retention: 30 * DAY,
+            event_retention: 30 * DAY,
+            intent_retention: 400 * DAY,
+            confirmation_delay: X,
+            lease: Duration::from_mins(3),
+            bounds: options.bounds,
+        },
+        sns: SnsSettings {
+            topics: vec![sandbox.topic_arn().parse().expect("a topic")],
+            max_message_age: 15 * DAY,
+            certificate_base_url: Some(sandbox.certificate_base_url().to_owned()),
+            certificate_name: Some(sandbox.certificate_name().to_owned()),
+            trust_anchors_pem: Some(sandbox.trust_anchor_pem().as_bytes().to_vec()),
+            api_base_url: Some(sandbox.base_url().to_owned()),
+        },
+        amazon_pay: ClientSettings {
+            account: account.clone(),
+            public_key_id: sandbox.public_key_id().to_owned(),
+            private_key_pem: sandbox.merchant_private_key_pem().to_owned().into(),
+            base_url: Some(sandbox.base_url().to_owned()),
+            timeout: options.timeout,
+        },
+        policy: Policy { confirmation_delay: X, ..Policy::for_region(Region::Na) },
+        account,
+        workers: 1,
+        clock_offset_file: None,
+    }
+}
