@@ -131,10 +131,11 @@ impl Draft {
         self.tell(EventType::ChargePending, json!({ "chargeId": charge, "chargeState": state }));
     }
 
-    /// Authorised; waits for its capture.
+    /// Authorised; waits for its capture, or, if the caller has canceled meanwhile, for being canceled at Amazon now.
     pub fn authorize(&mut self, charge: ChargeId, now: Timestamp, expires_at: Option<Timestamp>) {
         self.intent.progress.charge = Some(charge.clone());
-        self.intent.progress.look_at = Some(Sweep::Quiet.next(now));
+        let canceled = self.intent.cancel_requested_at.is_some();
+        self.intent.progress.look_at = Some(if canceled { now } else { Sweep::Quiet.next(now) });
         self.enter(Stage::Authorized { charge: charge.clone(), expires_at });
         self.tell(EventType::ChargeAuthorized, json!({ "chargeId": charge, "expiresAt": expires_at }));
     }

@@ -1,1 +1,131 @@
-//! To come.
+//! The internal API: who may use it, what it answers, and what it says about mistakes.
+
+use amazon_pay_ipn::sandbox::{DeclineCode, Outcome};
+use serde_json::json;
+
+use crate::support::{DAY, HOUR, TestApp};
+
+#[tokio::test]
+async fn the_api_needs_the_token_and_the_probes_do_not() {
+    let app = TestApp::start().await;
+    for path in ["/v1/charges/x", "/v1/stop"] {
+        let url = format!("{}{path}", app.internal);
+        assert_eq!(app.http.get(&url).send().await.expect("an answer").status(), 401);
+        for token in ["", "wrong", "a-token-for-tests-onlyx", "a-token-for-tests-onl"] {
+            assert_eq!(app.http.get(&url).bearer_auth(token).send().await.expect("an answer").status(), 401, "{token}");
+        }
+    }
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(
+            app.http.get(format!("{}{path}", app.internal)).send().await.expect("an answer").status(),
+            200,
+            "{path}"
+        );
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_bad_body_is_refused_with_problem_details_that_name_the_field() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    let mut body = TestApp::body("renewal", &permission);
+    body["softDescriptor"] = json!("far too long to be one");
+    body["chargeAmount"]["currencyCode"] = json!("JPY");
+    body["merchantMetadata"] = json!({ "customInformation": "mine" });
+    let url = format!("{}/v1/charges", app.internal);
+    let response =
+        app.http.post(url).bearer_auth(crate::support::TOKEN).body(body.to_string()).send().await.expect("an answer");
+    assert_eq!(response.status(), 400);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let problem: serde_json::Value = serde_json::from_str(&response.text().await.expect("a body")).expect("JSON");
+    assert_eq!(problem["status"], 400);
+    let mut fields: Vec<_> =
+        problem["errors"].as_array().expect("errors").iter().map(|error| error["field"].clone()).collect();
+    fields.sort_by_key(ToString::to_string);
+    assert_eq!(fields, ["chargeAmount.currencyCode", "merchantMetadata.customInformation", "softDescriptor"]);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_same_submission_again_shows_the_state_and_another_body_is_a_conflict() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.submit("renewal", &permission).await;
+    let again = app.post("/v1/charges", &TestApp::body("renewal", &permission)).await;
+    assert_eq!((again.status, again.body["state"].as_str()), (200, Some("scheduled")));
+    app.run_due().await;
+    let mut same_money = TestApp::body("renewal", &permission);
+    same_money["chargeAmount"]["amount"] = json!("14");
+    let again = app.post("/v1/charges", &same_money).await;
+    assert_eq!((again.status, again.body["state"].as_str()), (200, Some("captured")));
+    let mut other = TestApp::body("renewal", &permission);
+    other["chargeAmount"]["amount"] = json!("15.00");
+    assert_eq!(app.post("/v1/charges", &other).await.status, 409);
+    app.run_due().await;
+    assert_eq!(app.creates(), 1);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_charge_waits_for_its_not_before() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    let mut body = TestApp::body("renewal", &permission);
+    body["notBefore"] = json!(app.clock.now().checked_add(jiff::SignedDuration::from_hours(72)).expect("a time"));
+    assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+    app.pass(3 * DAY - HOUR, 12 * HOUR).await;
+    assert_eq!(app.creates(), 0);
+    app.pass(2 * HOUR, HOUR).await;
+    assert_eq!(app.state("renewal").await, "captured");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_cancellation_before_the_first_send_is_final_and_repeatable() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.submit("renewal", &permission).await;
+    for _ in 0..2 {
+        let answer = app.delete("/v1/charges/renewal").await;
+        assert_eq!((answer.status, answer.body["state"].as_str()), (200, Some("canceled")));
+    }
+    app.run_due().await;
+    assert_eq!(app.creates(), 0);
+    assert_eq!(app.events_of("charge.canceled").await.len(), 1);
+    assert_eq!(app.delete("/v1/charges/unknown").await.status, 404);
+    assert_eq!(app.get("/v1/charges/unknown").await.status, 404);
+    assert_eq!(app.get("/v1/charges/not%20an%20id").await.status, 400);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_waiting_retry_can_be_canceled_for_good() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    app.submit("renewal", &permission).await;
+    app.run_due().await;
+    assert_eq!(app.delete("/v1/charges/renewal").await.status, 200);
+    app.pass(3 * DAY, 6 * HOUR).await;
+    assert_eq!(app.creates(), 1);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_metrics_count_what_happened() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.submit("renewal", &permission).await;
+    app.run_due().await;
+    app.deliver_all().await;
+    let page = app.get("/metrics").await.body;
+    let page = page.as_str().expect("text");
+    for name in
+        ["ipn_total", "ipn_seconds", "charges_sent_total", "reconciliation_seconds", "redis_script_seconds", "level"]
+    {
+        assert!(page.contains(name), "{name} is missing:\n{page}");
+    }
+    app.run_due().await;
+    app.finish().await;
+}

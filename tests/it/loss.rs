@@ -1,1 +1,135 @@
-//! To come.
+//! The loss of Redis: an emptied or restored server is noticed, nothing is sent, and nothing is charged twice under any reading.
+
+use amazon_pay_ipn::sandbox::{DeclineCode, Outcome, Reading, SignatureVersion};
+use amazon_pay_ipn::store::StoreError;
+use amazon_pay_ipn::store::account::{Init, Initialised};
+use serde_json::json;
+
+use crate::support::{DAY, HOUR, MINUTE, TestApp};
+
+const READINGS: [Reading; 3] = [Reading::ReplayAll, Reading::ReEvaluate, Reading::StatusFirst];
+
+async fn empty(app: &TestApp) {
+    let () = redis::cmd("FLUSHALL").query_async(&mut app.connection().await).await.expect("FLUSHALL");
+}
+
+#[tokio::test]
+async fn an_emptied_redis_is_noticed_at_once_and_nothing_is_written_to_it() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    empty(&app).await;
+    app.sandbox.buyer_closes(&permission).expect("a permission");
+    let ipn = app.sandbox.notifications().remove(0);
+    let message = app.sandbox.sign(&ipn, SignatureVersion::V1);
+    assert_eq!(app.post_ipn(&message.body, &message.headers).await, 503);
+    assert_eq!(app.get("/readyz").await.status, 503);
+    let answer = app.post("/v1/charges", &TestApp::body("renewal", &permission)).await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.body["detail"].as_str().expect("a detail").contains("init"), "{}", answer.body);
+    assert!(matches!(app.store.set_stop(true).await, Err(StoreError::NoMarker)));
+    assert!(app.keys().await.is_empty());
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_marker_is_written_once_and_only_by_init() {
+    let app = TestApp::start().await;
+    for init in [Init::First, Init::AfterLoss] {
+        assert_eq!(app.store.init(init).await.expect("Redis answers"), Initialised::Exists);
+    }
+    let permission = app.permission();
+    app.submit("renewal", &permission).await;
+    let () =
+        redis::cmd("DEL").arg(app.store.keys().marker()).query_async(&mut app.connection().await).await.expect("DEL");
+    assert_eq!(app.store.init(Init::First).await.expect("Redis answers"), Initialised::NotEmpty);
+    assert_eq!(app.store.init(Init::EndRecovery).await.expect("Redis answers"), Initialised::Missing);
+    app.finish().await;
+}
+
+/// The trace that breaks "derive the key and submit again": number 0 declined, number 1 captured, everything lost, submitted again.
+#[tokio::test]
+async fn after_a_loss_an_undeclared_submission_is_held_and_charges_nothing() {
+    for reading in READINGS {
+        let app = TestApp::with_reading(reading).await;
+        let permission = app.permission();
+        app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+        app.submit("renewal", &permission).await;
+        app.pass(2 * DAY, HOUR).await;
+        assert_eq!(app.state("renewal").await, "captured");
+        empty(&app).await;
+        assert_eq!(app.store.init(Init::AfterLoss).await.expect("Redis answers"), Initialised::Done { held: 0 });
+        app.submit("renewal", &permission).await;
+        assert_eq!(app.state("renewal").await, "held");
+        assert_eq!(app.charge("renewal").await["mayStillCharge"], true);
+        assert_eq!(app.delete("/v1/stop").await.status, 200);
+        app.pass(2 * DAY, 6 * HOUR).await;
+        assert_eq!(app.ledger().captured_of(&permission).len(), 1, "{reading:?}");
+        assert_eq!(app.delete("/v1/charges/renewal").await.status, 202, "even its cancellation may still charge");
+        app.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn after_a_loss_a_submission_with_its_last_number_goes_on_and_charges_once() {
+    for reading in READINGS {
+        let app = TestApp::with_reading(reading).await;
+        let permission = app.permission();
+        app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+        app.submit("renewal", &permission).await;
+        app.pass(2 * DAY, HOUR).await;
+        let last = app.events_of("charge.attempted").await.last().expect("an attempt")["number"].clone();
+        assert_eq!(last, 1);
+        empty(&app).await;
+        app.store.init(Init::AfterLoss).await.expect("Redis answers");
+        app.submit("renewal", &permission).await;
+        let mut body = TestApp::body("renewal", &permission);
+        body["lastNumber"] = last;
+        assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+        app.run_due().await;
+        let sends = app.creates();
+        assert_eq!(app.state("renewal").await, "scheduled", "the stop switch is on");
+        assert_eq!(app.delete("/v1/stop").await.status, 200);
+        app.pass(DAY, 10 * MINUTE).await;
+        assert_eq!(app.state("renewal").await, "captured", "{reading:?}");
+        assert!(app.creates() > sends);
+        assert_eq!(app.ledger().captured_of(&permission).len(), 1, "{reading:?}");
+        app.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn after_a_loss_a_new_charge_needs_only_to_be_called_new() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    empty(&app).await;
+    app.store.init(Init::AfterLoss).await.expect("Redis answers");
+    let mut body = TestApp::body("renewal", &permission);
+    body["new"] = json!(true);
+    assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    app.pass(HOUR, 10 * MINUTE).await;
+    assert_eq!(app.state("renewal").await, "captured");
+    assert_eq!(app.store.init(Init::EndRecovery).await.expect("Redis answers"), Initialised::Done { held: 0 });
+    app.submit("after-recovery", &permission).await;
+    app.run_due().await;
+    assert_eq!(app.state("after-recovery").await, "captured");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn after_a_restored_backup_every_open_charge_is_held() {
+    let app = TestApp::start().await;
+    let (waiting, done) = (app.permission(), app.permission());
+    app.sandbox.script_charge(&waiting, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    app.submit("waiting", &waiting).await;
+    app.submit("done", &done).await;
+    app.run_due().await;
+    assert_eq!(app.store.init(Init::AfterRestore).await.expect("Redis answers"), Initialised::Done { held: 1 });
+    assert_eq!(app.state("waiting").await, "held");
+    assert_eq!(app.state("done").await, "captured");
+    assert_eq!(app.get("/v1/stop").await.body["stopped"], true);
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    app.pass(3 * DAY, 12 * HOUR).await;
+    assert_eq!(app.creates(), 2, "what is held is not sent");
+    app.finish().await;
+}
