@@ -25,13 +25,11 @@ use crate::recovery::decide::{Act, Case, Decision, Findings, HintFate, decide, d
 use crate::recovery::policy::{Policy, later};
 use crate::recovery::settle::settle;
 use crate::store::reconciliations::{Claim, Claimed, Commit, Committed, HintChange, Marked, Renewed, Send};
-use crate::store::{Store, StoreError};
+use crate::store::{LEASE_MARGIN, Store, StoreError};
 use crate::telemetry::metric;
 
 /// Due permissions looked at per step; the first that can be claimed is taken.
 const CANDIDATES: isize = 16;
-/// What must be left of the lease beyond a call's time-out.
-pub const LEASE_MARGIN: Duration = Duration::from_secs(15);
 /// No send while our clock is further than this from Amazon's.
 const MAX_CLOCK_SKEW: Duration = Duration::from_mins(5);
 /// How often an idle worker looks for work that other instances made due.

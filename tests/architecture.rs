@@ -23,11 +23,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("sns", &["model", "clock"]),
     ("ipn", &["sns", "model"]),
     ("amazon_pay", &["model", "clock"]),
-    ("store", &["model", "clock"]),
+    ("store", &["model", "clock", "telemetry"]),
     ("reconciler", &["store", "amazon_pay", "recovery", "model", "clock", "telemetry"]),
     ("http", &["store", "sns", "ipn", "model", "clock", "telemetry", "recovery"]),
     ("sandbox", &["clock", "model"]),
-    ("config", &["sns", "amazon_pay", "store", "http", "recovery", "model", "clock"]),
+    ("config", &["sns", "amazon_pay", "store", "recovery", "model", "clock", "telemetry"]),
     (
         "app",
         &[
@@ -365,7 +365,7 @@ fn what_the_table_allows_is_let_through() {
         ("src/clock.rs", "mod tests { use super::*; }"),
         ("src/main.rs", "fn main() { amazon_pay_ipn::cli::run() }"),
         ("src/cli/demo.rs", "use crate::{app, sandbox}; fn f() { std::env::current_exe(); }"),
-        ("src/config.rs", "use std::env; use crate::http::Settings;"),
+        ("src/config.rs", "use std::env; use crate::store::Settings;"),
         ("src/sns/certificate.rs", "use reqwest::Client;"),
         ("src/store/mod.rs", "use redis::Client; #[cfg(test)] mod tests { use std::env; }"),
         (

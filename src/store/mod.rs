@@ -31,6 +31,9 @@ use connection::Connection;
 pub use connection::check_url;
 use keys::Keys;
 
+/// What must be left of a lease beyond the time-out of the call that starts.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(15);
+
 /// How the store is set.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {

@@ -1,0 +1,497 @@
+//! From text to values, one setting at a time. Everything is read before anything is given up, so that all mistakes are found.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Given, Mistake, Settings};
+use crate::amazon_pay::{ClientSettings, DEFAULT_TIMEOUT};
+use crate::model::ids::{Account, Environment, MerchantId, Region};
+use crate::recovery::policy::Policy;
+use crate::sns::{SnsSettings, TopicArn};
+use crate::store::{Bounds, LEASE_MARGIN, StoreSettings, check_url};
+
+/// A day.
+const DAY: Duration = Duration::from_hours(24);
+/// A bearer token shorter than this can be guessed.
+const MIN_TOKEN_CHARS: usize = 16;
+/// Amazon answers within 30 s in Japan; a time-out below that gives up on answers that come.
+const MIN_LIVE_TIMEOUT: Duration = Duration::from_secs(35);
+
+/// Reads settings and collects mistakes.
+pub(super) struct Reader {
+    pub(super) given: Given,
+    pub(super) mistakes: Vec<Mistake>,
+}
+
+impl Reader {
+    pub(super) fn new(given: Given) -> Self {
+        Self { given: given.without_empty(), mistakes: Vec::new() }
+    }
+
+    /// Reads everything before giving up on anything, so that all mistakes are found.
+    pub(super) fn settings(&mut self) -> Option<Settings> {
+        let account = self.account();
+        let listen_addr = self.address("LISTEN_ADDR", self.given.listen_addr.clone(), "0.0.0.0:8080");
+        let internal_listen_addr = self.internal_listen_addr();
+        let internal_api_token = self.token();
+        let store = self.store();
+        let sns = self.sns();
+        let timeout = self.duration("AMAZON_PAY_TIMEOUT", self.given.amazon_pay_timeout.clone(), DEFAULT_TIMEOUT);
+        let key_id = self.given.amazon_pay_public_key_id.clone();
+        let key = self.required_file("AMAZON_PAY_PRIVATE_KEY_FILE", self.given.amazon_pay_private_key_file.clone());
+        let workers = self.workers();
+        let policy = self.policy(account.as_ref());
+        self.check_log_format();
+        self.refuse_sandbox_settings_in_live(account.as_ref());
+        self.check_times(account.as_ref(), store.as_ref(), sns.as_ref(), timeout);
+        let (account, store) = (account?, store?);
+        Some(Settings {
+            listen_addr: listen_addr?,
+            internal_listen_addr: internal_listen_addr?,
+            internal_api_token: internal_api_token?,
+            policy: Policy { confirmation_delay: store.confirmation_delay, ..policy? },
+            amazon_pay: ClientSettings {
+                account: account.clone(),
+                public_key_id: key_id?,
+                private_key_pem: key?,
+                base_url: self.given.amazon_pay_api_base_url.clone(),
+                timeout: timeout?,
+            },
+            account,
+            store,
+            sns: sns?,
+            workers: workers?,
+            clock_offset_file: self.given.clock_offset_file.clone().map(PathBuf::from),
+        })
+    }
+
+    fn mistake(&mut self, name: &'static str, message: impl Into<String>) {
+        self.mistakes.push(Mistake { name, message: message.into() });
+    }
+
+    fn required(&mut self, name: &'static str, value: Option<String>, expected: &str) -> Option<String> {
+        if value.is_none() {
+            self.mistake(name, format!("is not set; expected {expected}"));
+        }
+        value
+    }
+
+    pub(super) fn account(&mut self) -> Option<Account> {
+        let region = self.required("AMAZON_PAY_REGION", self.given.amazon_pay_region.clone(), "na, eu or jp");
+        let region = region.and_then(|text| self.parsed::<Region>("AMAZON_PAY_REGION", &text));
+        let merchant =
+            self.required("AMAZON_PAY_MERCHANT_ID", self.given.amazon_pay_merchant_id.clone(), "the merchant id");
+        let merchant = merchant.and_then(|text| self.parsed::<MerchantId>("AMAZON_PAY_MERCHANT_ID", &text));
+        let environment = self.environment();
+        Some(Account { merchant: merchant?, environment: environment?, region: region? })
+    }
+
+    /// The key id says the environment; only an id without a prefix needs the setting.
+    fn environment(&mut self) -> Option<Environment> {
+        let key_id = self.required(
+            "AMAZON_PAY_PUBLIC_KEY_ID",
+            self.given.amazon_pay_public_key_id.clone(),
+            "the public key id from Seller Central",
+        )?;
+        let prefix = key_id.to_ascii_uppercase();
+        let by_key = match () {
+            () if prefix.starts_with("LIVE") => Some(Environment::Live),
+            () if prefix.starts_with("SANDBOX") => Some(Environment::Sandbox),
+            () => None,
+        };
+        let given = match self.given.amazon_pay_environment.as_deref() {
+            None => None,
+            Some("live") => Some(Environment::Live),
+            Some("sandbox") => Some(Environment::Sandbox),
+            Some(other) => {
+                let message = format!("expected live or sandbox, got {other:?}");
+                self.mistake("AMAZON_PAY_ENVIRONMENT", message);
+                return None;
+            }
+        };
+        match (by_key, given) {
+            (Some(by_key), Some(given)) if by_key != given => {
+                self.mistake("AMAZON_PAY_ENVIRONMENT", format!("is {given}, but the public key id is one of {by_key}"));
+                None
+            }
+            (None, None) => {
+                let message = "is not set; expected live or sandbox, because the public key id begins with neither";
+                self.mistake("AMAZON_PAY_ENVIRONMENT", message);
+                None
+            }
+            (by_key, given) => by_key.or(given),
+        }
+    }
+
+    fn parsed<T>(&mut self, name: &'static str, text: &str) -> Option<T>
+    where
+        T: std::str::FromStr,
+        T::Err: std::fmt::Display,
+    {
+        text.parse().map_err(|error: T::Err| self.mistake(name, error.to_string())).ok()
+    }
+
+    fn address(&mut self, name: &'static str, value: Option<String>, default: &str) -> Option<SocketAddr> {
+        let text = value.unwrap_or_else(|| default.to_owned());
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.mistake(name, format!("expected an address such as {default}, got {text:?}"));
+        }
+        parsed
+    }
+
+    pub(super) fn internal_listen_addr(&mut self) -> Option<SocketAddr> {
+        self.address("INTERNAL_LISTEN_ADDR", self.given.internal_listen_addr.clone(), "127.0.0.1:8081")
+    }
+
+    fn duration(&mut self, name: &'static str, value: Option<String>, default: Duration) -> Option<Duration> {
+        let Some(text) = value else { return Some(default) };
+        match humantime::parse_duration(&text) {
+            Ok(duration) if duration > Duration::ZERO => Some(duration),
+            _ => {
+                self.mistake(name, format!("expected a duration such as 45s, 30m or 16d, got {text:?}"));
+                None
+            }
+        }
+    }
+
+    fn required_file(&mut self, name: &'static str, path: Option<String>) -> Option<SecretString> {
+        let path = self.required(name, path, "the path of a file")?;
+        self.file(name, &path)
+    }
+
+    fn file(&mut self, name: &'static str, path: &str) -> Option<SecretString> {
+        match std::fs::read_to_string(path) {
+            Ok(text) if !text.trim().is_empty() => Some(SecretString::from(text.trim().to_owned())),
+            Ok(_) => {
+                self.mistake(name, format!("the file {path} is empty"));
+                None
+            }
+            Err(error) => {
+                self.mistake(name, format!("the file {path} cannot be read: {error}"));
+                None
+            }
+        }
+    }
+
+    fn token(&mut self) -> Option<SecretString> {
+        let token = self.required_file("INTERNAL_API_TOKEN_FILE", self.given.internal_api_token_file.clone())?;
+        if token.expose_secret().len() < MIN_TOKEN_CHARS {
+            self.mistake("INTERNAL_API_TOKEN_FILE", format!("the token has fewer than {MIN_TOKEN_CHARS} characters"));
+            return None;
+        }
+        Some(token)
+    }
+
+    pub(super) fn store(&mut self) -> Option<StoreSettings> {
+        let url = self.redis_url();
+        let key_prefix = self.given.key_prefix.clone().unwrap_or_else(|| "amazon-pay".to_owned());
+        if key_prefix.contains(['{', '}', '*', '?', '[', '\\']) || key_prefix.len() > 100 {
+            self.mistake("KEY_PREFIX", "expected at most 100 characters without braces or pattern characters");
+        }
+        let dedupe_ttl = self.duration("DEDUPE_TTL", self.given.dedupe_ttl.clone(), 16 * DAY);
+        let journal = self.duration("JOURNAL_RETENTION", self.given.journal_retention.clone(), 30 * DAY);
+        let events = self.duration("EVENT_RETENTION", self.given.event_retention.clone(), 30 * DAY);
+        let intents = self.duration("INTENT_RETENTION", self.given.intent_retention.clone(), 400 * DAY);
+        let x = self.duration("CONFIRMATION_DELAY", self.given.confirmation_delay.clone(), Duration::from_mins(30));
+        Some(StoreSettings {
+            url: url?,
+            key_prefix,
+            dedupe_ttl: dedupe_ttl?,
+            journal_retention: journal?,
+            event_retention: events?,
+            intent_retention: intents?,
+            confirmation_delay: x?,
+            lease: Duration::from_mins(3),
+            bounds: Bounds::default(),
+        })
+    }
+
+    fn redis_url(&mut self) -> Option<SecretString> {
+        let (name, url) = match (self.given.redis_url.clone(), self.given.redis_url_file.clone()) {
+            (Some(_), Some(_)) => {
+                self.mistake("REDIS_URL", "is set beside REDIS_URL_FILE; expected one of them");
+                return None;
+            }
+            (None, None) => {
+                self.mistake("REDIS_URL", "is not set; expected for example redis://127.0.0.1:6379");
+                return None;
+            }
+            (Some(url), None) => ("REDIS_URL", SecretString::from(url)),
+            (None, Some(path)) => ("REDIS_URL_FILE", self.file("REDIS_URL_FILE", &path)?),
+        };
+        if let Err(why) = check_url(url.expose_secret()) {
+            self.mistake(name, format!("expected redis://host:port or rediss://host:port: {why}"));
+            return None;
+        }
+        Some(url)
+    }
+
+    fn sns(&mut self) -> Option<SnsSettings> {
+        let text = self.required("SNS_TOPIC_ARNS", self.given.sns_topic_arns.clone(), "the topic ARNs of Amazon Pay");
+        let mut topics = Vec::new();
+        let given = text.is_some();
+        for arn in text.iter().flat_map(|text| text.split(',')).map(str::trim).filter(|arn| !arn.is_empty()) {
+            match self.parsed::<TopicArn>("SNS_TOPIC_ARNS", arn) {
+                Some(topic) => topics.push(topic),
+                None => return None,
+            }
+        }
+        if given && topics.is_empty() {
+            self.mistake("SNS_TOPIC_ARNS", "expected at least one topic ARN: an empty list would refuse everything");
+        }
+        let max_message_age = self.duration("SNS_MAX_MESSAGE_AGE", self.given.sns_max_message_age.clone(), 15 * DAY);
+        let anchors = match self.given.sns_trust_anchors_file.clone() {
+            None => None,
+            Some(path) => self.file("SNS_TRUST_ANCHORS_FILE", &path),
+        };
+        Some(SnsSettings {
+            topics,
+            max_message_age: max_message_age?,
+            certificate_base_url: self.given.sns_certificate_base_url.clone(),
+            certificate_name: self.given.sns_certificate_name.clone(),
+            trust_anchors_pem: anchors.map(|pem| pem.expose_secret().as_bytes().to_vec()),
+            api_base_url: self.given.sns_api_base_url.clone(),
+        })
+    }
+
+    fn workers(&mut self) -> Option<usize> {
+        let Some(text) = self.given.workers.clone() else { return Some(4) };
+        let workers = text.parse().ok().filter(|workers| (1..=64).contains(workers));
+        if workers.is_none() {
+            self.mistake("WORKERS", format!("expected a number from 1 to 64, got {text:?}"));
+        }
+        workers
+    }
+
+    fn policy(&mut self, account: Option<&Account>) -> Option<Policy> {
+        let zone = match self.given.monthly_limit_time_zone.clone() {
+            None => None,
+            Some(name) => {
+                let zone = TimeZone::get(&name).ok();
+                if zone.is_none() {
+                    let message = format!("expected an IANA time zone such as Europe/Berlin, got {name:?}");
+                    self.mistake("MONTHLY_LIMIT_TIME_ZONE", message);
+                }
+                zone
+            }
+        };
+        let url = self.given.update_payment_method_url.clone();
+        if url.as_ref().is_some_and(|url| !url.starts_with("https://") || !url.contains("{chargePermissionId}")) {
+            self.mistake("UPDATE_PAYMENT_METHOD_URL", "expected an https:// URL that contains {chargePermissionId}");
+        }
+        let mut policy = Policy::for_region(account?.region);
+        if let Some(zone) = zone {
+            policy.month_zone = zone;
+        }
+        if let Some(url) = url {
+            policy.update_url = url;
+        }
+        Some(policy)
+    }
+
+    fn check_log_format(&mut self) {
+        if let Some(other) = self.given.log_format.clone().filter(|format| format != "json" && format != "text") {
+            self.mistake("LOG_FORMAT", format!("expected json or text, got {other:?}"));
+        }
+    }
+
+    pub(super) fn refuse_sandbox_settings_in_live(&mut self, account: Option<&Account>) {
+        if account.is_none_or(|account| account.environment == Environment::Sandbox) {
+            return;
+        }
+        let given = [
+            ("AMAZON_PAY_API_BASE_URL", &self.given.amazon_pay_api_base_url),
+            ("SNS_API_BASE_URL", &self.given.sns_api_base_url),
+            ("SNS_CERTIFICATE_BASE_URL", &self.given.sns_certificate_base_url),
+            ("SNS_CERTIFICATE_NAME", &self.given.sns_certificate_name),
+            ("SNS_TRUST_ANCHORS_FILE", &self.given.sns_trust_anchors_file),
+            ("CLOCK_OFFSET_FILE", &self.given.clock_offset_file),
+        ];
+        let named: Vec<&'static str> =
+            given.iter().filter(|(_, value)| value.is_some()).map(|(name, _)| *name).collect();
+        for name in named {
+            self.mistake(name, "is for sandboxes only, and this is a live environment");
+        }
+    }
+
+    /// Invariant 11: what must outlast what.
+    fn check_times(
+        &mut self,
+        account: Option<&Account>,
+        store: Option<&StoreSettings>,
+        sns: Option<&SnsSettings>,
+        timeout: Option<Duration>,
+    ) {
+        if let (Some(store), Some(sns)) = (store, sns)
+            && store.dedupe_ttl <= sns.max_message_age
+        {
+            self.mistake("DEDUPE_TTL", "expected longer than SNS_MAX_MESSAGE_AGE, or a replayed message counts as new");
+        }
+        let Some(timeout) = timeout else { return };
+        let live = account.is_some_and(|account| account.environment == Environment::Live);
+        if live && timeout < MIN_LIVE_TIMEOUT {
+            self.mistake("AMAZON_PAY_TIMEOUT", "expected at least 35s: Amazon may take 30 s to answer");
+        }
+        let Some(store) = store else { return };
+        if timeout + LEASE_MARGIN > store.lease {
+            let most = store.lease.saturating_sub(LEASE_MARGIN);
+            self.mistake("AMAZON_PAY_TIMEOUT", format!("expected at most {most:?}, so that a lease outlasts a call"));
+        }
+        if store.confirmation_delay <= timeout {
+            self.mistake("CONFIRMATION_DELAY", "expected longer than AMAZON_PAY_TIMEOUT");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use tempfile::NamedTempFile;
+
+    use super::*;
+    use crate::config::read;
+
+    fn file(text: &str) -> NamedTempFile {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    fn complete(token: &NamedTempFile, key: &NamedTempFile) -> Given {
+        let path = |file: &NamedTempFile| Some(file.path().display().to_string());
+        let text = |text: &str| Some(text.to_owned());
+        Given {
+            internal_api_token_file: path(token),
+            redis_url: text("redis://127.0.0.1:6379"),
+            amazon_pay_region: text("eu"),
+            amazon_pay_public_key_id: text("SANDBOX-ABC"),
+            amazon_pay_private_key_file: path(key),
+            amazon_pay_merchant_id: text("A2K7NDRCTOTPW9"),
+            sns_topic_arns: text("arn:aws:sns:eu-west-1:291180941288:A1G8446IYHA4MRA2K7NDRCTOTPW9"),
+            ..Given::default()
+        }
+    }
+
+    /// The names of the settings that are wrong after a change to a complete configuration.
+    fn wrong(change: impl FnOnce(&mut Given)) -> Vec<&'static str> {
+        let (token, key) = (file("a-token-of-sixteen"), file("a key"));
+        let mut given = complete(&token, &key);
+        change(&mut given);
+        match read(given) {
+            Ok(_) => vec![],
+            Err(mistakes) => mistakes.into_iter().map(|mistake| mistake.name).collect(),
+        }
+    }
+
+    fn set(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn a_complete_configuration_is_accepted() {
+        assert_eq!(wrong(|_| {}), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn every_missing_setting_is_named_at_once() {
+        let Err(mistakes) = read(Given::default()) else { panic!("nothing is set") };
+        let names: Vec<_> = mistakes.iter().map(|mistake| mistake.name).collect();
+        for name in [
+            "AMAZON_PAY_REGION",
+            "AMAZON_PAY_MERCHANT_ID",
+            "AMAZON_PAY_PUBLIC_KEY_ID",
+            "AMAZON_PAY_PRIVATE_KEY_FILE",
+            "INTERNAL_API_TOKEN_FILE",
+            "REDIS_URL",
+            "SNS_TOPIC_ARNS",
+        ] {
+            assert!(names.contains(&name), "{name} is not named in {names:?}");
+        }
+    }
+
+    #[test]
+    fn each_malformed_setting_is_named() {
+        assert_eq!(wrong(|given| given.amazon_pay_region = set("us")), ["AMAZON_PAY_REGION"]);
+        assert_eq!(wrong(|given| given.redis_url = set("http://x")), ["REDIS_URL"]);
+        assert_eq!(wrong(|given| given.redis_url_file = set("/tmp/x")), ["REDIS_URL"]);
+        assert_eq!(wrong(|given| given.listen_addr = set("8080")), ["LISTEN_ADDR"]);
+        assert_eq!(wrong(|given| given.dedupe_ttl = set("soon")), ["DEDUPE_TTL"]);
+        assert_eq!(wrong(|given| given.monthly_limit_time_zone = set("Mars/Base")), ["MONTHLY_LIMIT_TIME_ZONE"]);
+        assert_eq!(wrong(|given| given.update_payment_method_url = set("https://x/")), ["UPDATE_PAYMENT_METHOD_URL"]);
+        assert_eq!(wrong(|given| given.sns_topic_arns = set("arn:aws:sqs:x")), ["SNS_TOPIC_ARNS"]);
+        assert_eq!(wrong(|given| given.sns_topic_arns = set(" , ")), ["SNS_TOPIC_ARNS"]);
+        assert_eq!(wrong(|given| given.workers = set("0")), ["WORKERS"]);
+        assert_eq!(wrong(|given| given.log_format = set("xml")), ["LOG_FORMAT"]);
+    }
+
+    #[test]
+    fn the_environment_is_that_of_the_key_or_must_be_given() {
+        assert_eq!(wrong(|given| given.amazon_pay_environment = set("live")), ["AMAZON_PAY_ENVIRONMENT"]);
+        assert_eq!(wrong(|given| given.amazon_pay_public_key_id = set("ABC")), ["AMAZON_PAY_ENVIRONMENT"]);
+        let named = wrong(|given| {
+            given.amazon_pay_public_key_id = set("ABC");
+            given.amazon_pay_environment = set("sandbox");
+        });
+        assert!(named.is_empty(), "{named:?}");
+    }
+
+    #[test]
+    fn what_moves_the_trust_is_refused_in_a_live_environment() {
+        let live = |given: &mut Given| given.amazon_pay_public_key_id = set("LIVE-ABC");
+        assert!(wrong(live).is_empty());
+        let named = wrong(|given| {
+            live(given);
+            given.amazon_pay_api_base_url = set("http://127.0.0.1:1");
+            given.sns_api_base_url = set("http://127.0.0.1:1");
+            given.sns_certificate_base_url = set("http://127.0.0.1:1");
+            given.sns_certificate_name = set("x");
+            given.clock_offset_file = set("/tmp/x");
+        });
+        let expected = [
+            "AMAZON_PAY_API_BASE_URL",
+            "SNS_API_BASE_URL",
+            "SNS_CERTIFICATE_BASE_URL",
+            "SNS_CERTIFICATE_NAME",
+            "CLOCK_OFFSET_FILE",
+        ];
+        assert_eq!(named, expected);
+    }
+
+    #[test]
+    fn what_must_outlast_what_is_checked() {
+        assert_eq!(wrong(|given| given.dedupe_ttl = set("15d")), ["DEDUPE_TTL"]);
+        assert_eq!(wrong(|given| given.amazon_pay_timeout = set("170s")), ["AMAZON_PAY_TIMEOUT"]);
+        assert_eq!(wrong(|given| given.confirmation_delay = set("45s")), ["CONFIRMATION_DELAY"]);
+        let short_in_live = wrong(|given| {
+            given.amazon_pay_public_key_id = set("LIVE-ABC");
+            given.amazon_pay_timeout = set("10s");
+        });
+        assert_eq!(short_in_live, ["AMAZON_PAY_TIMEOUT"]);
+    }
+
+    #[test]
+    fn secrets_do_not_show_in_the_settings_debug_text() {
+        let (token, key) = (file("a-token-of-sixteen"), file("a private key"));
+        let mut given = complete(&token, &key);
+        given.redis_url = set("redis://:a-password@127.0.0.1:6379");
+        let text = format!("{:?}", read(given).unwrap());
+        for secret in ["a-token-of-sixteen", "a private key", "a-password"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_token_or_a_short_one_is_refused() {
+        let (empty, short) = (file(" \n"), file("short"));
+        for file in [&empty, &short] {
+            let named = wrong(|given| given.internal_api_token_file = set(&file.path().display().to_string()));
+            assert_eq!(named, ["INTERNAL_API_TOKEN_FILE"]);
+        }
+    }
+}
