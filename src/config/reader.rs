@@ -389,6 +389,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it reads like the settings it stands for")]
     fn set(text: &str) -> Option<String> {
         Some(text.to_owned())
     }

@@ -476,3 +476,32 @@ async fn nothing_is_sent_while_our_clock_and_amazons_are_far_apart() {
     assert_eq!(app.state("renewal").await, "captured");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_second_success_that_a_fault_beyond_our_assumptions_forces_is_reported_with_both_ids() {
+    let app = TestApp::with(Options { timeout: Duration::from_millis(400), ..Options::default() }).await;
+    let permission = app.permission();
+    let gate = Gate::new();
+    app.sandbox.inject(Operation::CreateCharge, Fault::HoldInside(gate.clone()));
+    app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    app.submit("renewal", &permission).await;
+    app.run_due().await;
+    app.pass(3 * DAY, HOUR).await;
+    assert_eq!(app.state("renewal").await, "captured");
+    app.deliver_all().await;
+    app.run_due().await;
+    // Amazon evaluates the first copy days later: far beyond X.
+    gate.release();
+    gate.done().await;
+    assert_eq!(app.ledger().captured_of(&permission).len(), 2);
+    app.deliver_all().await;
+    app.run_due().await;
+    let alerts = app.events_of("account.attention").await;
+    let ids: Vec<_> = app.ledger().captured_of(&permission).iter().map(|charge| charge.charge_id.clone()).collect();
+    for id in &ids {
+        assert!(alerts[0]["chargeIds"].as_array().expect("ids").iter().any(|told| told == id.as_str()), "{alerts:?}");
+    }
+    assert_eq!(app.state("renewal").await, "captured");
+    assert_eq!(app.events_of("charge.captured").await.len(), 1);
+    app.finish_with_a_reported_double_charge().await;
+}

@@ -92,7 +92,7 @@ impl TestApp {
     /// On a Redis that may hold data already.
     pub async fn on(redis: RedisServer, options: Options) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        if std::env::var_os("TEST_LOG").is_some() {
+        if log_wanted() {
             telemetry::start_logging(telemetry::LogFormat::Text, "amazon_pay_ipn=debug");
         }
         let clock = Clock::movable();
@@ -105,7 +105,7 @@ impl TestApp {
         if let Some(init) = options.init {
             assert!(matches!(first.init(init).await.expect("init"), Initialised::Done { .. }));
         }
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().expect("a client");
+        let http = reqwest::Client::builder().no_proxy().timeout(MINUTE).build().expect("a client");
         let (store, reconciler, public, internal, stop, served) = serve(&settings, &clock).await;
         Self {
             redis,
@@ -312,9 +312,12 @@ impl TestApp {
         self.finished = true;
     }
 
-    /// As [`Self::finish`], for runs in which the stated faults go beyond the assumptions: a second charge must be reported.
-    pub async fn finish_after_loss_of_assumptions(mut self) {
+    /// As [`Self::finish`], for a fault beyond the stated assumptions: a second charge happened, and must have been reported.
+    pub async fn finish_with_a_reported_double_charge(mut self) {
+        self.audit_ledger(2);
         self.audit_events().await;
+        let alerts = self.events_of("account.attention").await;
+        assert!(alerts.iter().any(|alert| alert["kind"] == "duplicate_charge"), "{alerts:?}");
         self.stop_service().await;
         self.finished = true;
     }
@@ -388,9 +391,7 @@ impl TestApp {
 
 impl Drop for TestApp {
     fn drop(&mut self) {
-        if !self.finished && !std::thread::panicking() {
-            panic!("a test must end with finish(), which audits the run");
-        }
+        assert!(self.finished || std::thread::panicking(), "a test must end with finish(), which audits the run");
     }
 }
 
@@ -405,6 +406,12 @@ async fn serve(
     let stop = CancellationToken::new();
     let served = tokio::spawn(app.serve_until(stop.clone().cancelled_owned()));
     (store, reconciler, public, internal, stop, served)
+}
+
+/// `TEST_LOG=1 cargo test ...` shows the service's log.
+#[expect(clippy::disallowed_methods, reason = "a switch of the harness, not a setting of the service")]
+fn log_wanted() -> bool {
+    std::env::var_os("TEST_LOG").is_some()
 }
 
 fn metrics() -> PrometheusHandle {
