@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -123,12 +123,14 @@ impl App {
         tasks.spawn(keep_house(store, shutdown.clone()));
         tasks.close();
 
-        tokio::select! {
-            () = stop => info!("stopping: no new work; finishing what is in hand"),
-            () = tasks.wait() => error!("every task ended by itself"),
-        }
+        let asked = tokio::select! {
+            () = stop => true,
+            () = shutdown.cancelled() => false,
+        };
+        info!("stopping: no new work; finishing what is in hand");
         shutdown.cancel();
-        tokio::time::timeout(DRAIN, tasks.wait()).await.context("work in hand was not finished within 60 s")
+        tokio::time::timeout(DRAIN, tasks.wait()).await.context("work in hand was not finished within 60 s")?;
+        if asked { Ok(()) } else { Err(anyhow!("a listener failed")) }
     }
 }
 

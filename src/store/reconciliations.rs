@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use redis::AsyncCommands;
 use serde_json::{Value, json};
+use tracing::error;
 
 use super::charges::StoredIntent;
 use super::record::{read, read_time, time_text, trigger_text};
@@ -141,9 +142,11 @@ impl Store {
             .handle()
             .zrangebyscore_limit(self.0.keys.schedule(), "-inf", now.as_millisecond(), 0, at_most)
             .await?;
-        ids.into_iter()
-            .map(|id| id.parse().map_err(|_| corrupt(self.0.keys.schedule(), "not a permission id")))
-            .collect()
+        // An entry that is no permission id cannot be ours; it must not keep the others from their turn.
+        Ok(ids
+            .iter()
+            .filter_map(|id| id.parse().inspect_err(|_| error!(id, "a foreign entry in the schedule")).ok())
+            .collect())
     }
 
     /// Takes the lease of a permission that is due.
