@@ -6,10 +6,11 @@ use serde_json::json;
 
 use super::draft::Draft;
 use super::policy::{Policy, Sweep};
-use super::settle::{confirm, declined};
+use super::settle::{ask_again, confirm, declined};
 use crate::model::charge::{ChargeState, ChargeView};
 use crate::model::charge_intent::{NumberStatus, Outcome, Stage};
 use crate::model::event::{Event, EventType};
+use crate::model::ids::ChargeId;
 use crate::model::verdict::Decline;
 
 /// The answer to a send named this charge. The number's status is already `Answered`.
@@ -19,14 +20,16 @@ pub fn answered(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy: &P
 }
 
 /// A charge was read because a notification named it or because it was pending. Only a success resolves an unknown number, or the
-/// very charge that an answer named: a declined charge may belong to an earlier number, or to an earlier copy of this one.
+/// very charge that the intent follows: a declined charge may belong to an earlier number, or to an earlier copy of this one, and
+/// reading a declined charge once more does not confirm its decline.
 pub fn found(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy: &Policy) {
     let number = view.tag.as_ref().map_or(draft.intent.number.value, |tag| tag.number);
-    let known = draft.intent.progress.charge.as_ref() == Some(&view.id);
     if draft.intent.stage().is_terminal() {
+        let known = draft.intent.progress.charge.as_ref() == Some(&view.id);
         found_after_the_end(draft, view, known, number, now);
         return;
     }
+    let known = follows(draft, &view.id);
     if view.state.is_success() && !known && holds_another_charge(draft) {
         second_success(draft, view);
         return;
@@ -36,6 +39,15 @@ pub fn found(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy: &Poli
             draft.intent.number.status = NumberStatus::Answered;
         }
         follow(draft, view, number, now, policy);
+    }
+}
+
+/// Whether the intent waits for what becomes of this charge.
+fn follows(draft: &Draft, id: &ChargeId) -> bool {
+    match draft.intent.stage() {
+        Stage::Pending { charge, .. } | Stage::Authorized { charge, .. } => charge == id,
+        Stage::Held { .. } => draft.intent.progress.charge.as_ref() == Some(id),
+        _ => false,
     }
 }
 
@@ -76,7 +88,10 @@ fn second_success(draft: &mut Draft, view: &ChargeView) {
 
 /// The intent follows the state of its charge.
 fn follow(draft: &mut Draft, view: &ChargeView, number: u32, now: Timestamp, policy: &Policy) {
+    let of_another_number = number != draft.intent.number.value && draft.intent.next_send_repeats();
     match &view.state {
+        // The charge of an earlier number came to nothing: that says nothing about the number that was sent after it.
+        ChargeState::Canceled | ChargeState::Declined if of_another_number => ask_again(draft, now, policy),
         ChargeState::Captured => draft.capture(view.id.clone(), number, now),
         ChargeState::Authorized => match draft.intent.stage() {
             Stage::Authorized { .. } => draft.intent.progress.look_at = Some(Sweep::Quiet.next(now)),
@@ -101,6 +116,8 @@ fn follow(draft: &mut Draft, view: &ChargeView, number: u32, now: Timestamp, pol
 fn pending(draft: &mut Draft, view: &ChargeView, now: Timestamp) {
     match draft.intent.stage() {
         Stage::Pending { since, .. } => draft.intent.progress.look_at = Some(Sweep::Pending(*since).next(now)),
+        // A charge that is still pending is no reason to take the intent from the operator.
+        Stage::Held { .. } => {}
         _ => draft.pend(view.id.clone(), now, view.state.as_str()),
     }
 }
@@ -113,6 +130,8 @@ fn charge_declined(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy:
     let confirmed = draft.intent.progress.declined_charge.as_ref() == Some(&view.id);
     if draft.intent.number.tainted && !confirmed {
         draft.intent.progress.declined_charge = Some(view.id.clone());
+        // Not resolved: an earlier copy may still become another charge.
+        draft.intent.number.status = NumberStatus::Unknown;
         confirm(draft, reason, now, policy);
         return;
     }
