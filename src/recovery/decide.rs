@@ -34,6 +34,8 @@ const PENDING_ALERT: Duration = Duration::from_hours(24);
 const PENDING_HELD: Duration = Duration::from_hours(7 * 24);
 /// Between looks while the account is at fault.
 const ACCOUNT_PROBE: Duration = Duration::from_mins(15);
+/// Between tries to cancel an authorisation that the caller no longer wants.
+const CANCEL_RETRY: Duration = Duration::from_mins(5);
 
 /// Everything that is stored about a charge permission, as one claim reads it.
 #[derive(Debug, Clone)]
@@ -204,9 +206,19 @@ fn go_on(
     for (index, draft) in drafts.iter_mut().enumerate() {
         let want = if foreign { stop_foreign(draft, now) } else { advance(draft, &context) };
         plan_next_look(draft, &context);
+        // A decline that was read, not answered: the permission is asked about right after it.
+        let declined = case.intents.get(index).is_some_and(|before| before.number.value < draft.intent.number.value);
+        if declined && findings.may_act && view.is_none() && !draft.intent.stage().is_terminal() {
+            draft.intent.progress.look_at = Some(now);
+        }
         wants.push((index, want));
     }
-    let act = if findings.may_act { choose(&mut drafts, &wants, now, policy) } else { Act::Nothing };
+    // While the account is at fault the look was the probe; nothing else is called.
+    let act = if findings.may_act && findings.look != Look::AccountFault {
+        choose(&mut drafts, &wants, now, policy)
+    } else {
+        Act::Nothing
+    };
     for draft in &mut drafts {
         events.append(&mut draft.alerts);
     }
@@ -267,6 +279,13 @@ struct Context<'a> {
     heard_at: Option<Timestamp>,
 }
 
+impl Context<'_> {
+    /// Nothing is abandoned because we could not ask.
+    fn may_end(&self) -> bool {
+        *self.look != Look::AccountFault
+    }
+}
+
 /// A permission of the other environment: nothing is ever sent for it.
 fn stop_foreign(draft: &mut Draft, now: Timestamp) -> Want {
     let message = "the charge permission belongs to the other environment";
@@ -294,6 +313,11 @@ fn advance(draft: &mut Draft, context: &Context<'_>) -> Want {
             Want::Nothing
         }
         Stage::Scheduled { at, why } if draft.intent.next_send_repeats() => advance_repeat(draft, at, why, context),
+        // Marked out of a park, and nobody lived to write down what came of it.
+        Stage::Parked { .. } if draft.intent.next_send_repeats() => {
+            draft.schedule(context.now, Why::Repeat);
+            advance_repeat(draft, context.now, Why::Repeat, context)
+        }
         Stage::Scheduled { .. } | Stage::Parked { .. } => advance_fresh(draft, context),
     }
 }
@@ -316,7 +340,7 @@ fn advance_repeat(draft: &mut Draft, at: Timestamp, why: Why, context: &Context<
     if context.closed && !closing {
         draft.intent.progress.closing_since = Some(context.now);
         draft.schedule(context.policy.confirmation_at(&draft.intent, context.now), Why::Closing);
-    } else if !closing && context.now >= context.policy.unknown_deadline(&draft.intent, why) {
+    } else if !closing && context.may_end() && context.now >= context.policy.unknown_deadline(&draft.intent, why) {
         draft.end_unverified(context.now, "window_ended");
         return Want::Nothing;
     }
@@ -338,7 +362,8 @@ fn advance_fresh(draft: &mut Draft, context: &Context<'_>) -> Want {
         draft.abandon_with(now, "charge_permission_closed", Outcome::Verified, extra);
         return Want::Nothing;
     }
-    if now >= context.policy.window_end(&draft.intent) {
+    let used_up = draft.intent.progress.attempts >= context.policy.max_attempts;
+    if used_up || (context.may_end() && now >= context.policy.window_end(&draft.intent)) {
         let reason = draft.intent.progress.last_reason.clone().unwrap_or_else(|| "window_ended".to_owned());
         draft.abandon(now, &reason, Outcome::Verified);
         return Want::Nothing;
@@ -368,7 +393,8 @@ fn release_if_mended(draft: &mut Draft, since: Timestamp, park: Park, context: &
             draft.intent.progress.released_by_notification_at = Some(now);
         }
         draft.intent.progress.trigger = Trigger::InstrumentUpdate;
-        draft.schedule(now, Why::Attempt);
+        // `notBefore` delays attempts, whoever wakes them.
+        draft.schedule(now.max(draft.intent.progress.window_from), Why::Attempt);
         return;
     }
     let echo_look_at = match echo_look_at {
@@ -386,11 +412,19 @@ fn gate(draft: &mut Draft, at: Timestamp, context: &Context<'_>) -> Want {
     let (now, policy) = (context.now, context.policy);
     match context.look {
         Look::Seen(view) => match &view.state {
+            PermissionState::Chargeable if at <= now && view.release_environment.is_none() => {
+                draft.park_for_attention(now, "ReleaseEnvironmentMissing");
+                Want::Nothing
+            }
             PermissionState::Chargeable if at <= now => gate_limits(draft, view, now, policy),
             PermissionState::NonChargeable if view.is_only_busy() => {
                 if at <= now {
                     draft.defer(later(now, BUSY_DELAY));
                 }
+                Want::Nothing
+            }
+            PermissionState::NonChargeable if view.is_not_understood() => {
+                draft.park_for_attention(now, &view.reasons.join(", "));
                 Want::Nothing
             }
             PermissionState::NonChargeable => {
@@ -456,6 +490,9 @@ fn choose(drafts: &mut [Draft], wants: &[(usize, Want)], now: Timestamp, policy:
 /// When the permission, or the charge, is looked at although nothing happens.
 fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
     let now = context.now;
+    let asks_for_permission = matches!(draft.intent.stage(), Stage::Scheduled { .. } | Stage::Parked { .. });
+    let canceling =
+        matches!(draft.intent.stage(), Stage::Authorized { .. }) && draft.intent.cancel_requested_at.is_some();
     let sweep = match draft.intent.stage() {
         Stage::Scheduled { .. } if draft.intent.number.value > 0 => Sweep::Quiet,
         Stage::Parked { since, .. } => Sweep::Parked(*since),
@@ -466,8 +503,17 @@ fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
             return;
         }
     };
-    if draft.intent.progress.look_at.is_none_or(|at| at <= now) {
-        draft.intent.progress.look_at = Some(sweep.next(now));
+    let next = sweep.next(now);
+    let look_at = &mut draft.intent.progress.look_at;
+    match context.look {
+        // A look at the permission that is due stays due until Amazon answers one.
+        Look::Failed | Look::AccountFault | Look::NotAsked if asks_for_permission && look_at.is_some() => {}
+        Look::Failed | Look::AccountFault if asks_for_permission => *look_at = Some(now),
+        _ if look_at.is_none_or(|at| at <= now) => *look_at = Some(next),
+        _ => {}
+    }
+    if canceling {
+        *look_at = Some(look_at.map_or(now, |at| at.min(later(now, CANCEL_RETRY))));
     }
 }
 
@@ -493,13 +539,17 @@ fn fate(hint: &Hint, case: &Case, findings: &Findings, foreign: bool, now: Times
     match findings.look {
         Look::Seen(_) => HintFate::Done,
         Look::NotFound => refused(hint, "404", now),
-        Look::Failed | Look::AccountFault => HintFate::Defer(deferred(hint, hint.note.refusals, now)),
+        Look::Failed => HintFate::Defer(deferred(hint, hint.note.refusals, now)),
+        // No hint calls more often than the probe.
+        Look::AccountFault => {
+            HintFate::Defer(HintNote { not_before: Some(later(now, ACCOUNT_PROBE)), ..hint.note.clone() })
+        }
         Look::NotAsked => HintFate::Keep,
     }
 }
 
 fn refused(hint: &Hint, status: &str, now: Timestamp) -> HintFate {
-    let refusals = hint.note.refusals + 1;
+    let refusals = hint.note.refusals.saturating_add(1);
     if refusals >= MAX_REFUSALS {
         HintFate::Quarantine(format!("Amazon answered {status} to {refusals} looks"))
     } else {
