@@ -13,3 +13,6 @@ pub mod found;
 pub mod permission;
 pub mod policy;
 pub mod settle;
+
+#[cfg(test)]
+mod tests;
