@@ -134,7 +134,7 @@ impl Draft {
     }
 
     /// A charge exists and Amazon is deciding.
-    pub fn pend(&mut self, charge: ChargeId, now: Timestamp, state: &str) {
+    pub fn pend(&mut self, charge: &ChargeId, now: Timestamp, state: &str) {
         self.intent.progress.charge = Some(charge.clone());
         self.intent.progress.look_at = Some(Sweep::Pending(now).next(now));
         self.enter(Stage::Pending { charge: charge.clone(), since: now, alerted: false });
@@ -142,7 +142,7 @@ impl Draft {
     }
 
     /// Authorised; waits for its capture, or, if the caller canceled meanwhile, for its own cancellation now.
-    pub fn authorize(&mut self, charge: ChargeId, now: Timestamp, expires_at: Option<Timestamp>) {
+    pub fn authorize(&mut self, charge: &ChargeId, now: Timestamp, expires_at: Option<Timestamp>) {
         let canceling = self.intent.cancel_requested_at.is_some();
         self.intent.progress.charge = Some(charge.clone());
         self.intent.progress.look_at = Some(if canceling { now } else { Sweep::Quiet.next(now) });
@@ -151,7 +151,7 @@ impl Draft {
     }
 
     /// The money is ours. `number` is the number the charge was made under.
-    pub fn capture(&mut self, charge: ChargeId, number: u32, now: Timestamp) {
+    pub fn capture(&mut self, charge: &ChargeId, number: u32, now: Timestamp) {
         self.intent.progress.charge = Some(charge.clone());
         self.enter(Stage::Captured { charge: charge.clone(), at: now });
         let progress = &self.intent.progress;

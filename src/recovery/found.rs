@@ -66,7 +66,7 @@ fn found_after_the_end(draft: &mut Draft, view: &ChargeView, known: bool, number
         Stage::Canceled { outcome, .. } | Stage::Abandoned { outcome, .. }
             if *outcome == Outcome::Unverified && view.state == ChargeState::Captured =>
         {
-            draft.capture(view.id.clone(), number, now);
+            draft.capture(&view.id, number, now);
         }
         _ => draft.alert(
             "charge_after_end",
@@ -92,10 +92,10 @@ fn follow(draft: &mut Draft, view: &ChargeView, number: u32, now: Timestamp, pol
     match &view.state {
         // The charge of an earlier number came to nothing: that says nothing about the number that was sent after it.
         ChargeState::Canceled | ChargeState::Declined if of_another_number => ask_again(draft, now, policy),
-        ChargeState::Captured => draft.capture(view.id.clone(), number, now),
+        ChargeState::Captured => draft.capture(&view.id, number, now),
         ChargeState::Authorized => match draft.intent.stage() {
             Stage::Authorized { .. } => draft.intent.progress.look_at = Some(Sweep::Quiet.next(now)),
-            _ => draft.authorize(view.id.clone(), now, view.expires_at),
+            _ => draft.authorize(&view.id, now, view.expires_at),
         },
         ChargeState::AuthorizationInitiated | ChargeState::CaptureInitiated => pending(draft, view, now),
         ChargeState::Canceled if draft.intent.cancel_requested_at.is_some() => draft.cancel(now, Outcome::Verified),
@@ -118,7 +118,7 @@ fn pending(draft: &mut Draft, view: &ChargeView, now: Timestamp) {
         Stage::Pending { since, .. } => draft.intent.progress.look_at = Some(Sweep::Pending(*since).next(now)),
         // A charge that is still pending is no reason to take the intent from the operator.
         Stage::Held { .. } => {}
-        _ => draft.pend(view.id.clone(), now, view.state.as_str()),
+        _ => draft.pend(&view.id, now, view.state.as_str()),
     }
 }
 

@@ -10,6 +10,8 @@
 pub mod decide;
 pub mod draft;
 pub mod found;
+mod gate;
+mod hints;
 pub mod permission;
 pub mod policy;
 pub mod settle;

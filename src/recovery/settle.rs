@@ -38,9 +38,9 @@ pub fn settle(draft: &mut Draft, verdict: &Verdict, now: Timestamp, policy: &Pol
             // A ProcessingFailure is a 500: its first copy may still be under way inside Amazon.
             let doubtful = draft.intent.number.tainted || (*decline == Decline::ProcessingFailure && !repeat);
             if doubtful {
-                confirm(draft, decline.as_str(), now, policy)
+                confirm(draft, decline.as_str(), now, policy);
             } else {
-                declined(draft, *decline, now, policy)
+                declined(draft, *decline, now, policy);
             }
         }
         Verdict::Refused(refusal) if doubtful => not_resolved(draft, refusal.code(), false, None, now, policy),

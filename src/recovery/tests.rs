@@ -5,7 +5,7 @@ mod decisions;
 mod properties;
 mod rows;
 mod table;
-// mod walk;
+mod walk;
 
 use std::time::Duration;
 

@@ -7,8 +7,8 @@ use crate::recovery::draft::testing::{at, intent, kinds};
 
 const A: &str = "C01-0000000-0000001-C000001";
 
-fn amount(text: &str) -> Option<Money> {
-    Some(Money::parse_balance(text, "USD".parse().unwrap()).unwrap())
+fn amount(text: &str) -> Money {
+    Money::parse_balance(text, "USD".parse().unwrap()).unwrap()
 }
 
 /// The end of an intent: why, and whether that is certain.
@@ -239,18 +239,18 @@ fn a_used_up_month_waits_for_the_next_one_and_its_window_stands_still() {
 #[test]
 fn a_balance_below_the_amount_is_a_used_up_month_and_nothing_is_sent() {
     let mut short = view(PermissionState::Chargeable, &[]);
-    short.amount_balance = amount("13.99");
+    short.amount_balance = Some(amount("13.99"));
     let decision = decided(intent(), Look::Seen(short.clone()), start());
     assert_eq!(decision.act, Act::Nothing);
     assert_eq!(only(decision).intent.progress.month_parks, 1);
-    short.amount_balance = amount("14.00");
+    short.amount_balance = Some(amount("14.00"));
     assert_eq!(decided(intent(), Look::Seen(short), start()).act, Act::Send(0));
 }
 
 #[test]
 fn an_amount_above_the_limit_can_never_be_charged() {
     let mut low = view(PermissionState::Chargeable, &[]);
-    low.amount_limit = amount("13.99");
+    low.amount_limit = Some(amount("13.99"));
     let draft = only(decided(intent(), Look::Seen(low), start()));
     assert_eq!(end(&draft), ("TransactionAmountExceeded", Outcome::Verified));
 }
@@ -386,8 +386,8 @@ fn a_refusal_settles_only_the_first_untainted_send() {
 
 #[test]
 fn a_confirmation_planned_before_the_window_ends_is_waited_for() {
-    let mut intent = marked(2, after(30 * DAY - MINUTE), true);
-    intent.progress.stage = Stage::Scheduled { at: after(30 * DAY - MINUTE + X), why: Why::Confirmation };
+    let mut intent = marked(2, after(29 * DAY + 23 * HOUR), true);
+    intent.progress.stage = Stage::Scheduled { at: after(30 * DAY + MINUTE), why: Why::Confirmation };
     let waiting = only(decided(intent.clone(), chargeable(), after(30 * DAY)));
     assert!(!waiting.intent.stage().is_terminal());
     assert_eq!(decided(intent, chargeable(), after(30 * DAY + X)).act, Act::Send(0));
@@ -418,7 +418,7 @@ fn an_unknown_number_of_a_closed_permission_is_sent_once_more_at_last_mark_plus_
     assert_eq!(decision.act, Act::Nothing);
     let closing = only(decision).intent;
     assert_eq!(closing.stage(), &Stage::Scheduled { at: after(X), why: Why::Closing });
-    assert_eq!(decided(closing.clone(), Look::NotAsked, after(X - MINUTE)).act, Act::Nothing);
+    assert_eq!(decided(closing.clone(), Look::NotAsked, after(29 * MINUTE)).act, Act::Nothing);
     assert_eq!(decided(closing.clone(), Look::NotAsked, after(X)).act, Act::Send(0));
 
     let asked = |verdict: &Verdict, by: Duration| {

@@ -68,7 +68,7 @@ fn what_next(draft: &Draft) -> String {
         Stage::Parked { park: Park::Attention, .. } => "waits for a person".to_owned(),
         Stage::Held { reason } => format!("held: {reason}"),
         Stage::Canceled { outcome, .. } => format!("{outcome:?}").to_lowercase(),
-        Stage::Abandoned { reason, outcome, .. } => format!("{reason}, {outcome:?}").replace("V", "v"),
+        Stage::Abandoned { reason, outcome, .. } => format!("{reason}, {}", format!("{outcome:?}").to_lowercase()),
         Stage::Pending { .. } | Stage::Authorized { .. } | Stage::Captured { .. } => String::new(),
     }
 }
