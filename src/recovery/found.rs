@@ -36,6 +36,9 @@ pub fn found(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy: &Poli
     }
     if known || view.state.is_success() {
         if number == draft.intent.number.value {
+            // The last send was never answered. If it was not the first, its copy may still be under way beside the one that made
+            // this charge: should the charge be declined, that is confirmed first.
+            draft.intent.number.tainted |= draft.is_unknown() && draft.intent.number.sends > 1;
             draft.intent.number.status = NumberStatus::Answered;
         }
         follow(draft, view, number, now, policy);
@@ -98,11 +101,11 @@ fn follow(draft: &mut Draft, view: &ChargeView, number: u32, now: Timestamp, pol
             _ => draft.authorize(&view.id, now, view.expires_at),
         },
         ChargeState::AuthorizationInitiated | ChargeState::CaptureInitiated => pending(draft, view, now),
-        ChargeState::Canceled if draft.intent.cancel_requested_at.is_some() => draft.cancel(now, Outcome::Verified),
+        ChargeState::Canceled if draft.intent.cancel_requested_at.is_some() => draft.cancel(now, end_of(draft)),
         ChargeState::Canceled => {
             let reason = view.reason.clone().unwrap_or_else(|| "Canceled".to_owned());
             draft.intent.progress.last_reason = Some(reason.clone());
-            draft.abandon_with(now, &reason, Outcome::Verified, json!({ "chargeId": view.id }));
+            draft.abandon_with(now, &reason, end_of(draft), json!({ "chargeId": view.id }));
         }
         ChargeState::Declined => charge_declined(draft, view, now, policy),
         ChargeState::Other(state) => {
@@ -111,6 +114,11 @@ fn follow(draft: &mut Draft, view: &ChargeView, number: u32, now: Timestamp, pol
             draft.alert("unknown_charge_state", "Amazon reports a charge state that is not known here", extra);
         }
     }
+}
+
+/// How certain the end is when the charge of the number was canceled: another copy of a tainted send may still become a charge.
+fn end_of(draft: &Draft) -> Outcome {
+    if draft.intent.number.tainted { Outcome::Unverified } else { Outcome::Verified }
 }
 
 fn pending(draft: &mut Draft, view: &ChargeView, now: Timestamp) {

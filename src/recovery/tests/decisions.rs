@@ -235,6 +235,16 @@ fn of_charges_found_only_a_success_resolves_an_unknown_number() {
 }
 
 #[test]
+fn the_decline_of_a_charge_found_beside_an_unanswered_repeat_is_confirmed_first() {
+    // The first send made the charge and its answer was lost; the repeat, long after, is still under way.
+    let repeated = answered(marked(2, after(HOUR), false), &silence(), after(HOUR)).intent;
+    let pending = only(read_charges(repeated, vec![charge(A, ChargeState::CaptureInitiated, 0)], after(HOUR))).intent;
+    let draft = only(read_charges(pending, vec![declined_charge(A, "SoftDeclined", 0)], after(HOUR + MINUTE)));
+    assert_eq!(planned(&draft), (after(HOUR + X), Why::Confirmation));
+    assert_eq!((draft.intent.number.value, draft.intent.number.status), (0, NumberStatus::Unknown));
+}
+
+#[test]
 fn the_charge_of_an_earlier_number_that_comes_to_nothing_gives_the_unknown_number_no_successor() {
     let mut unknown = answered(sent(), &silence(), start()).intent;
     unknown.number.value = 1;

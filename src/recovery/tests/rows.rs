@@ -498,3 +498,19 @@ fn a_pending_charge_that_is_canceled_after_a_cancellation_is_verified() {
     let draft = only(read_charges(pending, vec![charge(A, ChargeState::Canceled, 0)], after(HOUR)));
     assert_eq!(end(&draft), ("canceled", Outcome::Verified));
 }
+
+#[test]
+fn no_end_is_verified_while_a_number_is_unknown() {
+    let mut draft = Draft::new(sent());
+    draft.cancel(after(MINUTE), Outcome::Verified);
+    assert_eq!(end(&draft), ("canceled", Outcome::Unverified));
+    let mut draft = Draft::new(sent());
+    draft.abandon(after(MINUTE), "given up", Outcome::Verified);
+    assert_eq!(end(&draft), ("given up", Outcome::Unverified));
+}
+
+#[test]
+fn a_charge_of_a_tainted_send_that_is_canceled_ends_unverified() {
+    let draft = answered(marked(2, start(), true), &as_answer(charge(A, ChargeState::Canceled, 0)), after(MINUTE));
+    assert_eq!(end(&draft), ("Canceled", Outcome::Unverified));
+}
