@@ -113,6 +113,8 @@ fn a_late_notification_about_an_answered_decline_settles_nothing_more() {
     let verdict = as_answer(declined_charge(A, "SoftDeclined", 0));
     let mut next = answered(sent(), &verdict, after(MINUTE)).intent;
     assert_eq!((next.number.value, next.progress.attempts), (1, 1));
+    let told = only(read_charges(next.clone(), vec![declined_charge(A, "SoftDeclined", 0)], after(HOUR)));
+    assert_eq!((told.intent.number.value, told.intent.progress.attempts), (1, 1), "one decline counts once");
     next.number = crate::model::charge_intent::Number { value: 1, ..marked(1, after(DAY), false).number };
     let draft = only(read_charges(next, vec![declined_charge(A, "SoftDeclined", 0)], after(DAY + MINUTE)));
     assert_eq!((draft.intent.number.value, draft.intent.number.status), (1, NumberStatus::Unknown));
