@@ -2,6 +2,7 @@
 //! of Amazon and of the store.
 
 mod decisions;
+mod endings;
 mod properties;
 mod rows;
 mod table;
@@ -18,7 +19,7 @@ use super::draft::testing::{marked, start, view};
 use super::policy::{Policy, later};
 use super::settle::settle;
 use crate::model::charge::{ChargeLook, ChargeState, ChargeView};
-use crate::model::charge_intent::{ChargeIntent, Park, Stage, Why};
+use crate::model::charge_intent::{ChargeIntent, Outcome, Park, Stage, Why};
 use crate::model::hint::{Hint, HintNote, ObjectType};
 use crate::model::ids::{ChargeTag, Environment, Region};
 use crate::model::permission::{Look, PermissionRecord, PermissionState};
@@ -182,4 +183,13 @@ fn refusals() -> Vec<Refusal> {
         Refusal::NewCheckout("MFANotCompleted".to_owned()),
         Refusal::NotUnderstood("InvalidRequest".to_owned()),
     ]
+}
+
+/// The end of an intent: why, and whether that is certain.
+fn end(draft: &Draft) -> (&str, Outcome) {
+    match draft.intent.stage() {
+        Stage::Abandoned { reason, outcome, .. } => (reason, *outcome),
+        Stage::Canceled { outcome, .. } => ("canceled", *outcome),
+        other => panic!("expected an end, got {other:?}"),
+    }
 }

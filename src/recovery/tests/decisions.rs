@@ -1,7 +1,7 @@
 //! What one look at a permission decides: gates, evidence, turns among several intents, hints, charges found.
 
 use super::*;
-use crate::model::charge_intent::{NumberStatus, Outcome};
+use crate::model::charge_intent::NumberStatus;
 use crate::recovery::decide::{HintFate, MAX_CHARGE_LOOKS, plan};
 use crate::recovery::draft::testing::{digest, intent};
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::model::charge_intent::{Number, NumberStatus, Outcome, Trigger};
+use crate::model::charge_intent::{Number, NumberStatus, Trigger};
 use crate::model::money::Money;
 use crate::model::permission::PermissionView;
 use crate::recovery::decide::due;

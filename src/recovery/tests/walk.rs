@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::charge_intent::{NumberStatus, Outcome};
+use crate::model::charge_intent::NumberStatus;
 use crate::model::ids::IntentId;
 use crate::recovery::decide::{HintFate, due, plan};
 use crate::recovery::draft::testing::{digest, intent};
