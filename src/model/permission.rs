@@ -75,6 +75,18 @@ impl From<&str> for PermissionKind {
 /// The reason code for a permission that is busy with a charge of ours: wait, do not mail the buyer.
 pub const CHARGE_IN_PROGRESS: &str = "ChargeInProgress";
 
+/// The reason codes that the buyer mends at the update link.
+/// Source: <https://developer.amazon.com/docs/amazon-pay-api-v2/charge-permission.html>.
+const BUYER_CAN_MEND: [&str; 7] = [
+    "PaymentMethodInvalid",
+    "PaymentMethodDeleted",
+    "BillingAddressDeleted",
+    "PaymentMethodExpired",
+    "PaymentMethodNotAllowed",
+    "PaymentMethodNotSet",
+    "MFAFailed",
+];
+
 /// A salted digest of a payment descriptor: enough to see that the instrument changed, useless to whoever reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -116,6 +128,15 @@ impl PermissionView {
         self.state == PermissionState::NonChargeable
             && !self.reasons.is_empty()
             && self.reasons.iter().all(|reason| reason == CHARGE_IN_PROGRESS)
+    }
+
+    /// Whether it is `NonChargeable` for reasons that this version does not know, and for no other.
+    #[must_use]
+    pub fn is_not_understood(&self) -> bool {
+        let mut others = self.reasons.iter().filter(|reason| *reason != CHARGE_IN_PROGRESS).peekable();
+        self.state == PermissionState::NonChargeable
+            && others.peek().is_some()
+            && others.all(|reason| !BUYER_CAN_MEND.contains(&reason.as_str()))
     }
 
     /// Whether the instrument must be mended before a charge can succeed.
@@ -170,6 +191,8 @@ pub struct PermissionRecord {
     pub charges: BTreeMap<ChargeId, String>,
     /// Failed looks in a row, for the backoff.
     pub failed_looks: u32,
+    /// Whether the last looks met an account fault that was told of.
+    pub account_fault: bool,
 }
 
 /// How many charges a permission's record remembers.

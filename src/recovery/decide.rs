@@ -9,31 +9,27 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::draft::Draft;
+use super::gate::advance_fresh;
+use super::hints::{fate, newest_permission_hint};
 use super::policy::{Policy, Sweep, later};
 use super::{found, permission};
 use crate::model::charge::{ChargeLook, ChargeState};
-use crate::model::charge_intent::{ChargeIntent, NumberStatus, Outcome, Park, Stage, Trigger, Why};
+use crate::model::charge_intent::{ChargeIntent, NumberStatus, Outcome, Park, Stage, Why};
 use crate::model::event::Event;
 use crate::model::hint::{Hint, HintNote, ObjectType};
 use crate::model::ids::{ChargeId, ChargePermissionId, Environment};
-use crate::model::permission::{Look, PermissionRecord, PermissionState, PermissionView};
+use crate::model::permission::{Look, PermissionRecord, PermissionState};
 
 /// Get Charge calls of one reconciliation, at most. With two looks at the permission and one send that makes eight calls.
 pub const MAX_CHARGE_LOOKS: usize = 5;
-/// Refused looks after which a hint is quarantined.
-const MAX_REFUSALS: u32 = 5;
-/// A running charge is waited for this long before the next look.
-const BUSY_DELAY: Duration = Duration::from_hours(1);
-/// A notification published sooner than this after our decline may be its echo.
-const ECHO_SPAN: Duration = Duration::from_mins(15);
-/// A bare notification releases at most once in this time.
-const NOTIFIED_RELEASE_GAP: Duration = Duration::from_hours(24);
 /// A pending charge is alerted on after this, and held after [`PENDING_HELD`].
 const PENDING_ALERT: Duration = Duration::from_hours(24);
 /// See [`PENDING_ALERT`].
 const PENDING_HELD: Duration = Duration::from_hours(7 * 24);
 /// Between looks while the account is at fault.
-const ACCOUNT_PROBE: Duration = Duration::from_mins(15);
+pub(super) const ACCOUNT_PROBE: Duration = Duration::from_mins(15);
+/// Between tries to cancel an authorisation that the caller no longer wants.
+const CANCEL_RETRY: Duration = Duration::from_mins(5);
 
 /// Everything that is stored about a charge permission, as one claim reads it.
 #[derive(Debug, Clone)]
@@ -141,7 +137,7 @@ pub fn plan(case: &Case, now: Timestamp) -> Plan {
 }
 
 /// A charge that our record knows as final costs no call.
-fn is_known_final(case: &Case, charge: &ChargeId) -> bool {
+pub(super) fn is_known_final(case: &Case, charge: &ChargeId) -> bool {
     case.record.charges.get(charge).is_some_and(|state| ChargeState::from(state.as_str()).is_final())
 }
 
@@ -204,24 +200,24 @@ fn go_on(
     for (index, draft) in drafts.iter_mut().enumerate() {
         let want = if foreign { stop_foreign(draft, now) } else { advance(draft, &context) };
         plan_next_look(draft, &context);
+        // A decline that was read, not answered: the permission is asked about right after it.
+        let declined = case.intents.get(index).is_some_and(|before| before.number.value < draft.intent.number.value);
+        if declined && findings.may_act && view.is_none() && !draft.intent.stage().is_terminal() {
+            draft.intent.progress.look_at = Some(now);
+        }
         wants.push((index, want));
     }
-    let act = if findings.may_act { choose(&mut drafts, &wants, now, policy) } else { Act::Nothing };
+    // While the account is at fault the look was the probe; nothing else is called.
+    let act = if findings.may_act && findings.look != Look::AccountFault {
+        choose(&mut drafts, &wants, now, policy)
+    } else {
+        Act::Nothing
+    };
     for draft in &mut drafts {
         events.append(&mut draft.alerts);
     }
     let hints = case.hints.iter().map(|hint| fate(hint, case, findings, foreign, now)).collect();
     Decision { drafts, not_before: not_before(&record, &findings.look, now), record, closed, events, hints, act }
-}
-
-fn newest_permission_hint(case: &Case, now: Timestamp) -> Option<Timestamp> {
-    case.hints
-        .iter()
-        .filter(|hint| {
-            hint.object_type == ObjectType::ChargePermission && hint.note.not_before.is_none_or(|at| at <= now)
-        })
-        .map(|hint| hint.note.published_at)
-        .max()
 }
 
 /// Lets each charge found do what it does to its intent; tells of those that are not ours. What was dealt with is remembered.
@@ -251,20 +247,27 @@ fn apply_charges(
 
 /// What an intent wants to do at Amazon.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Want {
+pub(super) enum Want {
     Nothing,
     New,
     Repeat,
     CancelCharge(ChargeId),
 }
 
-struct Context<'a> {
-    now: Timestamp,
-    policy: &'a Policy,
-    look: &'a Look,
-    closed: bool,
-    reasons: Vec<String>,
-    heard_at: Option<Timestamp>,
+pub(super) struct Context<'a> {
+    pub(super) now: Timestamp,
+    pub(super) policy: &'a Policy,
+    pub(super) look: &'a Look,
+    pub(super) closed: bool,
+    pub(super) reasons: Vec<String>,
+    pub(super) heard_at: Option<Timestamp>,
+}
+
+impl Context<'_> {
+    /// Nothing is abandoned because we could not ask.
+    pub(super) fn may_end(&self) -> bool {
+        *self.look != Look::AccountFault
+    }
 }
 
 /// A permission of the other environment: nothing is ever sent for it.
@@ -286,14 +289,22 @@ fn advance(draft: &mut Draft, context: &Context<'_>) -> Want {
         draft.intent.progress.stand_still(ACCOUNT_PROBE);
     }
     match draft.intent.stage().clone() {
-        Stage::Captured { .. } | Stage::Canceled { .. } | Stage::Abandoned { .. } | Stage::Held { .. } => Want::Nothing,
         Stage::Authorized { charge, .. } if draft.intent.cancel_requested_at.is_some() => Want::CancelCharge(charge),
-        Stage::Authorized { .. } => Want::Nothing,
+        Stage::Authorized { .. }
+        | Stage::Captured { .. }
+        | Stage::Canceled { .. }
+        | Stage::Abandoned { .. }
+        | Stage::Held { .. } => Want::Nothing,
         Stage::Pending { since, alerted, .. } => {
             watch_pending(draft, since, alerted, context.now);
             Want::Nothing
         }
         Stage::Scheduled { at, why } if draft.intent.next_send_repeats() => advance_repeat(draft, at, why, context),
+        // Marked out of a park, and nobody lived to write down what came of it.
+        Stage::Parked { .. } if draft.intent.next_send_repeats() => {
+            draft.schedule(context.now, Why::Repeat);
+            advance_repeat(draft, context.now, Why::Repeat, context)
+        }
         Stage::Scheduled { .. } | Stage::Parked { .. } => advance_fresh(draft, context),
     }
 }
@@ -316,113 +327,13 @@ fn advance_repeat(draft: &mut Draft, at: Timestamp, why: Why, context: &Context<
     if context.closed && !closing {
         draft.intent.progress.closing_since = Some(context.now);
         draft.schedule(context.policy.confirmation_at(&draft.intent, context.now), Why::Closing);
-    } else if !closing && context.now >= context.policy.unknown_deadline(&draft.intent, why) {
+    } else if !closing && context.may_end() && context.now >= context.policy.unknown_deadline(&draft.intent, why) {
         draft.end_unverified(context.now, "window_ended");
         return Want::Nothing;
     }
     match draft.intent.stage() {
         Stage::Scheduled { at: planned, .. } if *planned <= context.now && at <= context.now => Want::Repeat,
         _ => Want::Nothing,
-    }
-}
-
-/// The number was never marked: nothing can have been charged under it.
-fn advance_fresh(draft: &mut Draft, context: &Context<'_>) -> Want {
-    let now = context.now;
-    if draft.intent.cancel_requested_at.is_some() {
-        draft.cancel(now, Outcome::Verified);
-        return Want::Nothing;
-    }
-    if context.closed {
-        let extra = json!({ "closedBy": permission::closed_by(&context.reasons), "reasonCodes": context.reasons });
-        draft.abandon_with(now, "charge_permission_closed", Outcome::Verified, extra);
-        return Want::Nothing;
-    }
-    if now >= context.policy.window_end(&draft.intent) {
-        let reason = draft.intent.progress.last_reason.clone().unwrap_or_else(|| "window_ended".to_owned());
-        draft.abandon(now, &reason, Outcome::Verified);
-        return Want::Nothing;
-    }
-    if let Stage::Parked { since, park } = draft.intent.stage().clone() {
-        release_if_mended(draft, since, park, context);
-    }
-    match draft.intent.stage() {
-        Stage::Scheduled { at, .. } => gate(draft, *at, context),
-        _ => Want::Nothing,
-    }
-}
-
-/// Whether the buyer has mended the instrument since the decline, and if so, one attempt now.
-fn release_if_mended(draft: &mut Draft, since: Timestamp, park: Park, context: &Context<'_>) {
-    let Park::Instrument { baseline, non_chargeable_seen, echo_look_at } = park else { return };
-    let Some(view) = context.look.view() else { return };
-    let now = context.now;
-    let other_instrument = matches!((&baseline, &view.instrument), (Some(before), Some(after)) if before != after);
-    let heard_late = context.heard_at.is_some_and(|heard| heard >= later(since, ECHO_SPAN));
-    let heard_early = context.heard_at.is_some() && !heard_late;
-    let may_release_on_hearsay =
-        draft.intent.progress.released_by_notification_at.is_none_or(|at| now >= later(at, NOTIFIED_RELEASE_GAP));
-    let chargeable = view.state == PermissionState::Chargeable;
-    if chargeable && (other_instrument || non_chargeable_seen || (heard_late && may_release_on_hearsay)) {
-        if !other_instrument && !non_chargeable_seen {
-            draft.intent.progress.released_by_notification_at = Some(now);
-        }
-        draft.intent.progress.trigger = Trigger::InstrumentUpdate;
-        draft.schedule(now, Why::Attempt);
-        return;
-    }
-    let echo_look_at = match echo_look_at {
-        Some(at) if at <= now => None,
-        None if heard_early && now < later(since, ECHO_SPAN) => Some(later(since, ECHO_SPAN)),
-        unchanged => unchanged,
-    };
-    let non_chargeable_seen = non_chargeable_seen || view.needs_the_buyer();
-    let park = Park::Instrument { baseline, non_chargeable_seen, echo_look_at };
-    draft.intent.progress.stage = Stage::Parked { since, park };
-}
-
-/// May a new number be sent? Only after a look in this reconciliation that said Chargeable, with enough balance.
-fn gate(draft: &mut Draft, at: Timestamp, context: &Context<'_>) -> Want {
-    let (now, policy) = (context.now, context.policy);
-    match context.look {
-        Look::Seen(view) => match &view.state {
-            PermissionState::Chargeable if at <= now => gate_limits(draft, view, now, policy),
-            PermissionState::NonChargeable if view.is_only_busy() => {
-                if at <= now {
-                    draft.defer(later(now, BUSY_DELAY));
-                }
-                Want::Nothing
-            }
-            PermissionState::NonChargeable => {
-                draft.intent.progress.last_reason =
-                    Some(view.reasons.first().cloned().unwrap_or_else(|| "NonChargeable".to_owned()));
-                draft.park_for_instrument(now, policy, view.instrument.clone(), true);
-                Want::Nothing
-            }
-            PermissionState::Other(state) => {
-                draft.park_for_attention(now, state);
-                Want::Nothing
-            }
-            PermissionState::Chargeable | PermissionState::Closed => Want::Nothing,
-        },
-        Look::NotFound => {
-            draft.park_for_attention(now, "ResourceNotFound");
-            Want::Nothing
-        }
-        Look::Failed | Look::AccountFault | Look::NotAsked => Want::Nothing,
-    }
-}
-
-fn gate_limits(draft: &mut Draft, view: &PermissionView, now: Timestamp, policy: &Policy) -> Want {
-    let amount = draft.intent.request.charge_amount;
-    if view.amount_limit.is_some_and(|limit| amount.exceeds(&limit)) {
-        draft.abandon(now, "TransactionAmountExceeded", Outcome::Verified);
-        Want::Nothing
-    } else if view.amount_balance.is_some_and(|balance| amount.exceeds(&balance)) {
-        draft.park_for_month(now, policy);
-        Want::Nothing
-    } else {
-        Want::New
     }
 }
 
@@ -456,6 +367,9 @@ fn choose(drafts: &mut [Draft], wants: &[(usize, Want)], now: Timestamp, policy:
 /// When the permission, or the charge, is looked at although nothing happens.
 fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
     let now = context.now;
+    let asks_for_permission = matches!(draft.intent.stage(), Stage::Scheduled { .. } | Stage::Parked { .. });
+    let canceling =
+        matches!(draft.intent.stage(), Stage::Authorized { .. }) && draft.intent.cancel_requested_at.is_some();
     let sweep = match draft.intent.stage() {
         Stage::Scheduled { .. } if draft.intent.number.value > 0 => Sweep::Quiet,
         Stage::Parked { since, .. } => Sweep::Parked(*since),
@@ -466,51 +380,18 @@ fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
             return;
         }
     };
-    if draft.intent.progress.look_at.is_none_or(|at| at <= now) {
-        draft.intent.progress.look_at = Some(sweep.next(now));
+    let next = sweep.next(now);
+    let look_at = &mut draft.intent.progress.look_at;
+    match context.look {
+        // A look at the permission that is due stays due until Amazon answers one.
+        Look::Failed | Look::AccountFault | Look::NotAsked if asks_for_permission && look_at.is_some() => {}
+        Look::Failed | Look::AccountFault if asks_for_permission => *look_at = Some(now),
+        _ if look_at.is_none_or(|at| at <= now) => *look_at = Some(next),
+        _ => {}
     }
-}
-
-fn fate(hint: &Hint, case: &Case, findings: &Findings, foreign: bool, now: Timestamp) -> HintFate {
-    if hint.note.not_before.is_some_and(|at| at > now) {
-        return HintFate::Keep;
+    if canceling {
+        *look_at = Some(look_at.map_or(now, |at| at.min(later(now, CANCEL_RETRY))));
     }
-    if foreign {
-        return HintFate::Quarantine("the charge permission belongs to the other environment".to_owned());
-    }
-    if hint.object_type == ObjectType::Charge {
-        let id = hint.object_id.to_charge_id();
-        if is_known_final(case, &id) {
-            return HintFate::Done;
-        }
-        return match findings.charges.iter().find(|(seen, _)| *seen == id) {
-            None => HintFate::Keep,
-            Some((_, ChargeLook::Seen(_))) => HintFate::Done,
-            Some((_, ChargeLook::Refused(status))) => refused(hint, &status.to_string(), now),
-            Some((_, ChargeLook::Failed)) => HintFate::Defer(deferred(hint, hint.note.refusals, now)),
-        };
-    }
-    match findings.look {
-        Look::Seen(_) => HintFate::Done,
-        Look::NotFound => refused(hint, "404", now),
-        Look::Failed | Look::AccountFault => HintFate::Defer(deferred(hint, hint.note.refusals, now)),
-        Look::NotAsked => HintFate::Keep,
-    }
-}
-
-fn refused(hint: &Hint, status: &str, now: Timestamp) -> HintFate {
-    let refusals = hint.note.refusals + 1;
-    if refusals >= MAX_REFUSALS {
-        HintFate::Quarantine(format!("Amazon answered {status} to {refusals} looks"))
-    } else {
-        HintFate::Defer(deferred(hint, refusals, now))
-    }
-}
-
-/// A failed look waits a minute, a refused one 1, 4, 16, 64 minutes.
-fn deferred(hint: &Hint, refusals: u32, now: Timestamp) -> HintNote {
-    let minutes = 4_u64.saturating_pow(refusals.saturating_sub(1)).min(240);
-    HintNote { refusals, not_before: Some(later(now, Duration::from_mins(minutes))), ..hint.note.clone() }
 }
 
 /// Backs off while Amazon does not answer looks: 30 s, 1, 2, 4, 8 and then 15 minutes.

@@ -43,9 +43,11 @@ impl Draft {
         self.alerts.push(Event::attention(kind, message, data));
     }
 
-    /// Enters a stage. A plan told of earlier in the same decision is taken back: only the last one happens.
+    /// Enters a stage. A plan told of earlier in the same decision is taken back: only the last one happens, and nobody is asked to
+    /// mend the instrument of a permission that the same decision finds closed.
     fn enter(&mut self, stage: Stage) {
-        self.events.retain(|event| event.kind != EventType::ChargeScheduled.as_str());
+        let plans = [EventType::ChargeScheduled, EventType::ChargeParked, EventType::ChargeActionRequired];
+        self.events.retain(|event| plans.iter().all(|plan| event.kind != plan.as_str()));
         self.intent.progress.stage = stage;
     }
 
@@ -105,13 +107,21 @@ impl Draft {
                 return;
             }
             MonthPark::StillTheOldMonth { at } => at,
+            MonthPark::Until { at, turn } if self.intent.progress.month_turn == Some(turn) => {
+                // Still the same park: it was counted, and the window stands still for it already.
+                return self.schedule_month(at);
+            }
             MonthPark::Until { turn, at } => {
-                self.intent.progress.month_parks += 1;
+                self.intent.progress.month_parks = self.intent.progress.month_parks.saturating_add(1);
                 self.intent.progress.month_turn = Some(turn);
                 at
             }
         };
         self.intent.progress.stand_still(at.duration_since(now).try_into().unwrap_or_default());
+        self.schedule_month(at);
+    }
+
+    fn schedule_month(&mut self, at: Timestamp) {
         self.intent.progress.trigger = Trigger::NewMonth;
         self.schedule(at, Why::Attempt);
     }
@@ -124,24 +134,24 @@ impl Draft {
     }
 
     /// A charge exists and Amazon is deciding.
-    pub fn pend(&mut self, charge: ChargeId, now: Timestamp, state: &str) {
+    pub fn pend(&mut self, charge: &ChargeId, now: Timestamp, state: &str) {
         self.intent.progress.charge = Some(charge.clone());
         self.intent.progress.look_at = Some(Sweep::Pending(now).next(now));
         self.enter(Stage::Pending { charge: charge.clone(), since: now, alerted: false });
         self.tell(EventType::ChargePending, json!({ "chargeId": charge, "chargeState": state }));
     }
 
-    /// Authorised; waits for its capture, or, if the caller has canceled meanwhile, for being canceled at Amazon now.
-    pub fn authorize(&mut self, charge: ChargeId, now: Timestamp, expires_at: Option<Timestamp>) {
+    /// Authorised; waits for its capture, or, if the caller canceled meanwhile, for its own cancellation now.
+    pub fn authorize(&mut self, charge: &ChargeId, now: Timestamp, expires_at: Option<Timestamp>) {
+        let canceling = self.intent.cancel_requested_at.is_some();
         self.intent.progress.charge = Some(charge.clone());
-        let canceled = self.intent.cancel_requested_at.is_some();
-        self.intent.progress.look_at = Some(if canceled { now } else { Sweep::Quiet.next(now) });
+        self.intent.progress.look_at = Some(if canceling { now } else { Sweep::Quiet.next(now) });
         self.enter(Stage::Authorized { charge: charge.clone(), expires_at });
         self.tell(EventType::ChargeAuthorized, json!({ "chargeId": charge, "expiresAt": expires_at }));
     }
 
     /// The money is ours. `number` is the number the charge was made under.
-    pub fn capture(&mut self, charge: ChargeId, number: u32, now: Timestamp) {
+    pub fn capture(&mut self, charge: &ChargeId, number: u32, now: Timestamp) {
         self.intent.progress.charge = Some(charge.clone());
         self.enter(Stage::Captured { charge: charge.clone(), at: now });
         let progress = &self.intent.progress;
@@ -154,8 +164,14 @@ impl Draft {
         self.events.push(Event::of_number(EventType::ChargeCaptured, &self.intent, number, extra));
     }
 
+    /// No end is certain while a number is unknown.
+    fn certain(&self, outcome: Outcome) -> Outcome {
+        if self.is_unknown() { Outcome::Unverified } else { outcome }
+    }
+
     /// Canceled by the caller.
     pub fn cancel(&mut self, now: Timestamp, outcome: Outcome) {
+        let outcome = self.certain(outcome);
         self.enter(Stage::Canceled { at: now, outcome });
         self.tell(EventType::ChargeCanceled, json!({ "outcome": outcome }));
     }
@@ -167,6 +183,7 @@ impl Draft {
 
     /// As [`Self::abandon`], with more to say.
     pub fn abandon_with(&mut self, now: Timestamp, reason: &str, outcome: Outcome, extra: Value) {
+        let outcome = self.certain(outcome);
         self.enter(Stage::Abandoned { at: now, reason: reason.to_owned(), outcome });
         let mut data = json!({ "reason": reason, "outcome": outcome, "whatToDo": what_to_do(reason, outcome) });
         if let (Some(data), Value::Object(extra)) = (data.as_object_mut(), extra) {
@@ -175,9 +192,12 @@ impl Draft {
         self.tell(EventType::ChargeAbandoned, data);
     }
 
-    /// Resolves the current number by a definite answer: the next send takes the next number.
+    /// Resolves the current number by a definite answer: the next send takes the next number. The charge of the number before is no
+    /// longer the intent's: what a late notification says about it must not settle the new number.
     pub fn next_number(&mut self) {
         self.intent.number = self.intent.number.next();
+        self.intent.progress.charge = None;
+        self.intent.progress.declined_charge = None;
     }
 
     /// Ends an intent whose number is still unknown, as the caller wished or because time is up.

@@ -6,10 +6,11 @@ use serde_json::json;
 
 use super::draft::Draft;
 use super::policy::{Policy, Sweep};
-use super::settle::{confirm, declined};
+use super::settle::{ask_again, confirm, declined};
 use crate::model::charge::{ChargeState, ChargeView};
 use crate::model::charge_intent::{NumberStatus, Outcome, Stage};
 use crate::model::event::{Event, EventType};
+use crate::model::ids::ChargeId;
 use crate::model::verdict::Decline;
 
 /// The answer to a send named this charge. The number's status is already `Answered`.
@@ -19,23 +20,37 @@ pub fn answered(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy: &P
 }
 
 /// A charge was read because a notification named it or because it was pending. Only a success resolves an unknown number, or the
-/// very charge that an answer named: a declined charge may belong to an earlier number, or to an earlier copy of this one.
+/// very charge that the intent follows: a declined charge may belong to an earlier number, or to an earlier copy of this one, and
+/// reading a declined charge once more does not confirm its decline.
 pub fn found(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy: &Policy) {
     let number = view.tag.as_ref().map_or(draft.intent.number.value, |tag| tag.number);
-    let known = draft.intent.progress.charge.as_ref() == Some(&view.id);
     if draft.intent.stage().is_terminal() {
+        let known = draft.intent.progress.charge.as_ref() == Some(&view.id);
         found_after_the_end(draft, view, known, number, now);
         return;
     }
+    let known = follows(draft, &view.id);
     if view.state.is_success() && !known && holds_another_charge(draft) {
         second_success(draft, view);
         return;
     }
     if known || view.state.is_success() {
         if number == draft.intent.number.value {
+            // The last send was never answered. If it was not the first, its copy may still be under way beside the one that made
+            // this charge: should the charge be declined, that is confirmed first.
+            draft.intent.number.tainted |= draft.is_unknown() && draft.intent.number.sends > 1;
             draft.intent.number.status = NumberStatus::Answered;
         }
         follow(draft, view, number, now, policy);
+    }
+}
+
+/// Whether the intent waits for what becomes of this charge.
+fn follows(draft: &Draft, id: &ChargeId) -> bool {
+    match draft.intent.stage() {
+        Stage::Pending { charge, .. } | Stage::Authorized { charge, .. } => charge == id,
+        Stage::Held { .. } => draft.intent.progress.charge.as_ref() == Some(id),
+        _ => false,
     }
 }
 
@@ -54,7 +69,7 @@ fn found_after_the_end(draft: &mut Draft, view: &ChargeView, known: bool, number
         Stage::Canceled { outcome, .. } | Stage::Abandoned { outcome, .. }
             if *outcome == Outcome::Unverified && view.state == ChargeState::Captured =>
         {
-            draft.capture(view.id.clone(), number, now);
+            draft.capture(&view.id, number, now);
         }
         _ => draft.alert(
             "charge_after_end",
@@ -76,18 +91,21 @@ fn second_success(draft: &mut Draft, view: &ChargeView) {
 
 /// The intent follows the state of its charge.
 fn follow(draft: &mut Draft, view: &ChargeView, number: u32, now: Timestamp, policy: &Policy) {
+    let of_another_number = number != draft.intent.number.value && draft.intent.next_send_repeats();
     match &view.state {
-        ChargeState::Captured => draft.capture(view.id.clone(), number, now),
+        // The charge of an earlier number came to nothing: that says nothing about the number that was sent after it.
+        ChargeState::Canceled | ChargeState::Declined if of_another_number => ask_again(draft, now, policy),
+        ChargeState::Captured => draft.capture(&view.id, number, now),
         ChargeState::Authorized => match draft.intent.stage() {
             Stage::Authorized { .. } => draft.intent.progress.look_at = Some(Sweep::Quiet.next(now)),
-            _ => draft.authorize(view.id.clone(), now, view.expires_at),
+            _ => draft.authorize(&view.id, now, view.expires_at),
         },
         ChargeState::AuthorizationInitiated | ChargeState::CaptureInitiated => pending(draft, view, now),
-        ChargeState::Canceled if draft.intent.cancel_requested_at.is_some() => draft.cancel(now, Outcome::Verified),
+        ChargeState::Canceled if draft.intent.cancel_requested_at.is_some() => draft.cancel(now, end_of(draft)),
         ChargeState::Canceled => {
             let reason = view.reason.clone().unwrap_or_else(|| "Canceled".to_owned());
             draft.intent.progress.last_reason = Some(reason.clone());
-            draft.abandon_with(now, &reason, Outcome::Verified, json!({ "chargeId": view.id }));
+            draft.abandon_with(now, &reason, end_of(draft), json!({ "chargeId": view.id }));
         }
         ChargeState::Declined => charge_declined(draft, view, now, policy),
         ChargeState::Other(state) => {
@@ -98,10 +116,17 @@ fn follow(draft: &mut Draft, view: &ChargeView, number: u32, now: Timestamp, pol
     }
 }
 
+/// How certain the end is when the charge of the number was canceled: another copy of a tainted send may still become a charge.
+fn end_of(draft: &Draft) -> Outcome {
+    if draft.intent.number.tainted { Outcome::Unverified } else { Outcome::Verified }
+}
+
 fn pending(draft: &mut Draft, view: &ChargeView, now: Timestamp) {
     match draft.intent.stage() {
         Stage::Pending { since, .. } => draft.intent.progress.look_at = Some(Sweep::Pending(*since).next(now)),
-        _ => draft.pend(view.id.clone(), now, view.state.as_str()),
+        // A charge that is still pending is no reason to take the intent from the operator.
+        Stage::Held { .. } => {}
+        _ => draft.pend(&view.id, now, view.state.as_str()),
     }
 }
 
@@ -113,6 +138,8 @@ fn charge_declined(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy:
     let confirmed = draft.intent.progress.declined_charge.as_ref() == Some(&view.id);
     if draft.intent.number.tainted && !confirmed {
         draft.intent.progress.declined_charge = Some(view.id.clone());
+        // Not resolved: an earlier copy may still become another charge.
+        draft.intent.number.status = NumberStatus::Unknown;
         confirm(draft, reason, now, policy);
         return;
     }

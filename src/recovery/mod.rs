@@ -10,6 +10,11 @@
 pub mod decide;
 pub mod draft;
 pub mod found;
+mod gate;
+mod hints;
 pub mod permission;
 pub mod policy;
 pub mod settle;
+
+#[cfg(test)]
+mod tests;

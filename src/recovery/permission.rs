@@ -17,10 +17,7 @@ pub fn observe(
     now: Timestamp,
 ) -> Vec<Event> {
     let Some(view) = look.view() else {
-        if matches!(look, Look::Failed | Look::AccountFault) {
-            record.failed_looks = record.failed_looks.saturating_add(1);
-        }
-        return Vec::new();
+        return unseen(record, permission, look);
     };
     let mut events = Vec::new();
     let first_look = record.state.is_none();
@@ -43,7 +40,20 @@ pub fn observe(
     }
     record.looked_at = Some(now);
     record.failed_looks = 0;
+    record.account_fault = false;
     events
+}
+
+/// Nothing was seen. An account fault is told of once, not with every probe.
+fn unseen(record: &mut PermissionRecord, permission: &ChargePermissionId, look: &Look) -> Vec<Event> {
+    if matches!(look, Look::Failed | Look::AccountFault) {
+        record.failed_looks = record.failed_looks.saturating_add(1);
+    }
+    if *look != Look::AccountFault || std::mem::replace(&mut record.account_fault, true) {
+        return Vec::new();
+    }
+    let message = "Amazon refuses this account or its key; charges wait until it answers again";
+    vec![Event::attention("account_fault", message, json!({ "chargePermissionId": permission }))]
 }
 
 /// Whether a permission lives in another environment than ours. It is never charged.

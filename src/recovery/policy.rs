@@ -122,16 +122,16 @@ impl Policy {
     /// What to do about a monthly limit that is used up.
     #[must_use]
     pub fn month_park(&self, intent: &ChargeIntent, now: Timestamp) -> MonthPark {
-        if let Some(turn) = intent.progress.month_turn
-            && now >= turn
-            && now < later(turn, MONTH_DOUBT)
-        {
+        // Also for an intent that never waited for this turn: else one answer just after midnight costs it a whole month (R17).
+        let waited_for = intent.progress.month_turn.filter(|turn| *turn <= now);
+        let turned = waited_for.max(this_month(now, &self.month_zone));
+        if turned.is_some_and(|turn| now < later(turn, MONTH_DOUBT)) {
             return MonthPark::StillTheOldMonth { at: later(now, MONTH_RETRY) };
         }
-        if intent.progress.month_parks >= self.max_month_parks {
+        let turn = next_month(now, &self.month_zone);
+        if intent.progress.month_parks >= self.max_month_parks && intent.progress.month_turn != Some(turn) {
             return MonthPark::GiveUp;
         }
-        let turn = next_month(now, &self.month_zone);
         MonthPark::Until { turn, at: later(turn, MONTH_SPREAD.mul_f64(jitter_of(intent))) }
     }
 
@@ -183,6 +183,11 @@ fn nth(delays: &[Duration], index: u32) -> Duration {
 /// One jitter per intent, number and send: repeatable, and different for each.
 fn jitter_of(intent: &ChargeIntent) -> f64 {
     jitter(&format!("{}/{}/{}/{}", intent.id, intent.number.value, intent.number.sends, intent.progress.attempts))
+}
+
+fn this_month(now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    let first = now.to_zoned(zone.clone()).first_of_month().ok()?;
+    first.start_of_day().ok().map(|first| first.timestamp())
 }
 
 fn next_month(now: Timestamp, zone: &TimeZone) -> Timestamp {
@@ -254,8 +259,17 @@ mod tests {
         assert_eq!(turn, at("2026-02-01T00:00:00-08:00"));
         assert!(next >= turn && next < later(turn, MONTH_SPREAD));
         let utc = Policy { month_zone: TimeZone::UTC, ..policy() };
-        let MonthPark::Until { turn, .. } = utc.month_park(&intent(), now) else { panic!("expected a park") };
+        let MonthPark::Until { turn, .. } = utc.month_park(&intent(), later(now, 2 * DAY)) else {
+            panic!("expected a park")
+        };
         assert_eq!(turn, at("2026-03-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn a_first_answer_just_after_the_turn_does_not_cost_a_whole_month() {
+        let utc = Policy { month_zone: TimeZone::UTC, ..policy() };
+        let soon = at("2026-02-01T07:30:00Z");
+        assert_eq!(utc.month_park(&intent(), soon), MonthPark::StillTheOldMonth { at: later(soon, 2 * HOUR) });
     }
 
     #[test]
@@ -263,9 +277,10 @@ mod tests {
         let mut intent = intent();
         intent.progress.month_turn = Some(at("2026-02-01T00:00:00Z"));
         intent.progress.month_parks = 2;
+        let utc = Policy { month_zone: TimeZone::UTC, ..policy() };
         let soon = at("2026-02-02T11:59:00Z");
-        assert_eq!(policy().month_park(&intent, soon), MonthPark::StillTheOldMonth { at: later(soon, 2 * HOUR) });
-        assert_eq!(policy().month_park(&intent, at("2026-02-02T12:00:00Z")), MonthPark::GiveUp);
+        assert_eq!(utc.month_park(&intent, soon), MonthPark::StillTheOldMonth { at: later(soon, 2 * HOUR) });
+        assert_eq!(utc.month_park(&intent, at("2026-02-02T12:00:00Z")), MonthPark::GiveUp);
     }
 
     #[test]

@@ -38,9 +38,9 @@ pub fn settle(draft: &mut Draft, verdict: &Verdict, now: Timestamp, policy: &Pol
             // A ProcessingFailure is a 500: its first copy may still be under way inside Amazon.
             let doubtful = draft.intent.number.tainted || (*decline == Decline::ProcessingFailure && !repeat);
             if doubtful {
-                confirm(draft, decline.as_str(), now, policy)
+                confirm(draft, decline.as_str(), now, policy);
             } else {
-                declined(draft, *decline, now, policy)
+                declined(draft, *decline, now, policy);
             }
         }
         Verdict::Refused(refusal) if doubtful => not_resolved(draft, refusal.code(), false, None, now, policy),
@@ -67,6 +67,12 @@ pub(super) fn confirm(draft: &mut Draft, reason: &str, now: Timestamp, policy: &
     draft.schedule(policy.confirmation_at(&draft.intent, now), Why::Confirmation);
 }
 
+/// A charge that the intent followed turned out to belong to an earlier number: the current one is asked about again.
+pub(super) fn ask_again(draft: &mut Draft, now: Timestamp, policy: &Policy) {
+    draft.intent.number.status = NumberStatus::Unknown;
+    draft.schedule(policy.repeat_at(&draft.intent, now, None), Why::Repeat);
+}
+
 /// Nothing was learned about the number: the same number again later. Once the permission is closed, an answer that cannot resolve
 /// the number ends the intent, and silence (`ambiguous`) is borne for a day.
 fn not_resolved(
@@ -90,17 +96,14 @@ fn not_resolved(
 
 /// A definite decline: the number is resolved, and the row of its reason decides.
 pub(super) fn declined(draft: &mut Draft, decline: Decline, now: Timestamp, policy: &Policy) {
-    let number = draft.intent.number.value;
     let baseline = draft.intent.number.instrument.clone();
     draft.intent.progress.last_reason = Some(decline.as_str().to_owned());
     draft.intent.progress.conflicts = 0;
-    draft.intent.progress.declined_charge = None;
     if decline.counts() {
-        draft.intent.progress.attempts += 1;
+        draft.intent.progress.attempts = draft.intent.progress.attempts.saturating_add(1);
     }
     draft.tell(EventType::ChargeDeclined, json!({ "reasonCode": decline.as_str() }));
     draft.next_number();
-    debug_assert_eq!(draft.intent.number.value, number + 1);
     if ended_by_wish(draft, now) {
         return;
     }
@@ -131,11 +134,14 @@ fn refused(draft: &mut Draft, refusal: &Refusal, now: Timestamp, policy: &Policy
         return;
     }
     match refusal {
-        Refusal::MonthlyLimit => draft.park_for_month(now, policy),
+        Refusal::MonthlyLimit => {
+            draft.intent.progress.conflicts = 0;
+            draft.park_for_month(now, policy);
+        }
         Refusal::NewCheckout(code) => draft.abandon(now, code, Outcome::Verified),
         Refusal::NotUnderstood(code) => draft.park_for_attention(now, code),
         Refusal::PermissionStatus => {
-            draft.intent.progress.conflicts += 1;
+            draft.intent.progress.conflicts = draft.intent.progress.conflicts.saturating_add(1);
             if draft.intent.progress.conflicts > MAX_CONFLICTS {
                 draft.park_for_attention(now, refusal.code());
             } else {

@@ -1,0 +1,130 @@
+//! May a number that was never marked be sent? Whether the instrument was mended, and whether the permission allows it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::decide::{Context, Want};
+use super::draft::Draft;
+use super::permission;
+use super::policy::{Policy, later};
+use crate::model::charge_intent::{Outcome, Park, Stage, Trigger, Why};
+use crate::model::permission::{Look, PermissionState, PermissionView};
+
+/// A running charge is waited for this long before the next look.
+const BUSY_DELAY: Duration = Duration::from_hours(1);
+/// A notification published sooner than this after our decline may be its echo.
+const ECHO_SPAN: Duration = Duration::from_mins(15);
+/// A bare notification releases at most once in this time.
+const NOTIFIED_RELEASE_GAP: Duration = Duration::from_hours(24);
+
+/// The number was never marked: nothing can have been charged under it.
+pub(super) fn advance_fresh(draft: &mut Draft, context: &Context<'_>) -> Want {
+    let now = context.now;
+    if draft.intent.cancel_requested_at.is_some() {
+        draft.cancel(now, Outcome::Verified);
+        return Want::Nothing;
+    }
+    if context.closed {
+        let extra = json!({ "closedBy": permission::closed_by(&context.reasons), "reasonCodes": context.reasons });
+        draft.abandon_with(now, "charge_permission_closed", Outcome::Verified, extra);
+        return Want::Nothing;
+    }
+    let used_up = draft.intent.progress.attempts >= context.policy.max_attempts;
+    if used_up || (context.may_end() && now >= context.policy.window_end(&draft.intent)) {
+        let reason = draft.intent.progress.last_reason.clone().unwrap_or_else(|| "window_ended".to_owned());
+        draft.abandon(now, &reason, Outcome::Verified);
+        return Want::Nothing;
+    }
+    if let Stage::Parked { since, park } = draft.intent.stage().clone() {
+        release_if_mended(draft, since, park, context);
+    }
+    match draft.intent.stage() {
+        Stage::Scheduled { at, .. } => gate(draft, *at, context),
+        _ => Want::Nothing,
+    }
+}
+
+/// Whether the buyer has mended the instrument since the decline, and if so, one attempt now.
+fn release_if_mended(draft: &mut Draft, since: Timestamp, park: Park, context: &Context<'_>) {
+    let Park::Instrument { baseline, non_chargeable_seen, echo_look_at } = park else { return };
+    let Some(view) = context.look.view() else { return };
+    let now = context.now;
+    let other_instrument = matches!((&baseline, &view.instrument), (Some(before), Some(after)) if before != after);
+    let heard_late = context.heard_at.is_some_and(|heard| heard >= later(since, ECHO_SPAN));
+    let heard_early = context.heard_at.is_some() && !heard_late;
+    let may_release_on_hearsay =
+        draft.intent.progress.released_by_notification_at.is_none_or(|at| now >= later(at, NOTIFIED_RELEASE_GAP));
+    let chargeable = view.state == PermissionState::Chargeable;
+    if chargeable && (other_instrument || non_chargeable_seen || (heard_late && may_release_on_hearsay)) {
+        if !other_instrument && !non_chargeable_seen {
+            draft.intent.progress.released_by_notification_at = Some(now);
+        }
+        draft.intent.progress.trigger = Trigger::InstrumentUpdate;
+        // `notBefore` delays attempts, whoever wakes them.
+        draft.schedule(now.max(draft.intent.progress.window_from), Why::Attempt);
+        return;
+    }
+    let echo_look_at = match echo_look_at {
+        Some(at) if at <= now => None,
+        None if heard_early && now < later(since, ECHO_SPAN) => Some(later(since, ECHO_SPAN)),
+        unchanged => unchanged,
+    };
+    let non_chargeable_seen = non_chargeable_seen || view.needs_the_buyer();
+    let park = Park::Instrument { baseline, non_chargeable_seen, echo_look_at };
+    draft.intent.progress.stage = Stage::Parked { since, park };
+}
+
+/// May a new number be sent? Only after a look in this reconciliation that said Chargeable, with enough balance.
+fn gate(draft: &mut Draft, at: Timestamp, context: &Context<'_>) -> Want {
+    let (now, policy) = (context.now, context.policy);
+    match context.look {
+        Look::Seen(view) => match &view.state {
+            PermissionState::Chargeable if at <= now && view.release_environment.is_none() => {
+                draft.park_for_attention(now, "ReleaseEnvironmentMissing");
+                Want::Nothing
+            }
+            PermissionState::Chargeable if at <= now => gate_limits(draft, view, now, policy),
+            PermissionState::NonChargeable if view.is_only_busy() => {
+                if at <= now {
+                    draft.defer(later(now, BUSY_DELAY));
+                }
+                Want::Nothing
+            }
+            PermissionState::NonChargeable if view.is_not_understood() => {
+                draft.park_for_attention(now, &view.reasons.join(", "));
+                Want::Nothing
+            }
+            PermissionState::NonChargeable => {
+                draft.intent.progress.last_reason =
+                    Some(view.reasons.first().cloned().unwrap_or_else(|| "NonChargeable".to_owned()));
+                draft.park_for_instrument(now, policy, view.instrument.clone(), true);
+                Want::Nothing
+            }
+            PermissionState::Other(state) => {
+                draft.park_for_attention(now, state);
+                Want::Nothing
+            }
+            PermissionState::Chargeable | PermissionState::Closed => Want::Nothing,
+        },
+        Look::NotFound => {
+            draft.park_for_attention(now, "ResourceNotFound");
+            Want::Nothing
+        }
+        Look::Failed | Look::AccountFault | Look::NotAsked => Want::Nothing,
+    }
+}
+
+fn gate_limits(draft: &mut Draft, view: &PermissionView, now: Timestamp, policy: &Policy) -> Want {
+    let amount = draft.intent.request.charge_amount;
+    if view.amount_limit.is_some_and(|limit| amount.exceeds(&limit)) {
+        draft.abandon(now, "TransactionAmountExceeded", Outcome::Verified);
+        Want::Nothing
+    } else if view.amount_balance.is_some_and(|balance| amount.exceeds(&balance)) {
+        draft.park_for_month(now, policy);
+        Want::Nothing
+    } else {
+        Want::New
+    }
+}

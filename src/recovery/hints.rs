@@ -1,0 +1,71 @@
+//! What becomes of the hints that a reconciliation read.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::decide::{ACCOUNT_PROBE, Case, Findings, HintFate, is_known_final};
+use super::policy::later;
+use crate::model::charge::ChargeLook;
+use crate::model::hint::{Hint, HintNote, ObjectType};
+use crate::model::permission::Look;
+
+/// Refused looks after which a hint is quarantined.
+const MAX_REFUSALS: u32 = 5;
+
+/// When the newest notification about the permission itself was published.
+pub(super) fn newest_permission_hint(case: &Case, now: Timestamp) -> Option<Timestamp> {
+    case.hints
+        .iter()
+        .filter(|hint| {
+            hint.object_type == ObjectType::ChargePermission && hint.note.not_before.is_none_or(|at| at <= now)
+        })
+        .map(|hint| hint.note.published_at)
+        .max()
+}
+
+pub(super) fn fate(hint: &Hint, case: &Case, findings: &Findings, foreign: bool, now: Timestamp) -> HintFate {
+    if hint.note.not_before.is_some_and(|at| at > now) {
+        return HintFate::Keep;
+    }
+    if foreign {
+        return HintFate::Quarantine("the charge permission belongs to the other environment".to_owned());
+    }
+    if hint.object_type == ObjectType::Charge {
+        let id = hint.object_id.to_charge_id();
+        if is_known_final(case, &id) {
+            return HintFate::Done;
+        }
+        return match findings.charges.iter().find(|(seen, _)| *seen == id) {
+            None => HintFate::Keep,
+            Some((_, ChargeLook::Seen(_))) => HintFate::Done,
+            Some((_, ChargeLook::Refused(status))) => refused(hint, &status.to_string(), now),
+            Some((_, ChargeLook::Failed)) => HintFate::Defer(deferred(hint, hint.note.refusals, now)),
+        };
+    }
+    match findings.look {
+        Look::Seen(_) => HintFate::Done,
+        Look::NotFound => refused(hint, "404", now),
+        Look::Failed => HintFate::Defer(deferred(hint, hint.note.refusals, now)),
+        // No hint calls more often than the probe.
+        Look::AccountFault => {
+            HintFate::Defer(HintNote { not_before: Some(later(now, ACCOUNT_PROBE)), ..hint.note.clone() })
+        }
+        Look::NotAsked => HintFate::Keep,
+    }
+}
+
+fn refused(hint: &Hint, status: &str, now: Timestamp) -> HintFate {
+    let refusals = hint.note.refusals.saturating_add(1);
+    if refusals >= MAX_REFUSALS {
+        HintFate::Quarantine(format!("Amazon answered {status} to {refusals} looks"))
+    } else {
+        HintFate::Defer(deferred(hint, refusals, now))
+    }
+}
+
+/// A failed look waits a minute, a refused one 1, 4, 16, 64 minutes.
+fn deferred(hint: &Hint, refusals: u32, now: Timestamp) -> HintNote {
+    let minutes = 4_u64.saturating_pow(refusals.saturating_sub(1)).min(240);
+    HintNote { refusals, not_before: Some(later(now, Duration::from_mins(minutes))), ..hint.note.clone() }
+}

@@ -1,0 +1,128 @@
+//! Closed permissions, cancellations, and how certain an end is.
+
+use super::*;
+use crate::recovery::draft::testing::{intent, kinds};
+
+const A: &str = "C01-0000000-0000001-C000001";
+
+// --- Closed ---
+
+#[test]
+fn a_closed_permission_ends_what_was_never_sent() {
+    for mut intent in [intent(), answered(sent(), &Verdict::Declined(Decline::HardDeclined), start()).intent] {
+        intent.progress.look_at = None;
+        let decision = decided(intent, closed(), after(MINUTE));
+        assert!(decision.closed && decision.act == Act::Nothing);
+        assert_eq!(end(&only(decision)), ("charge_permission_closed", Outcome::Verified));
+    }
+}
+
+#[test]
+fn nobody_is_asked_to_mend_the_instrument_of_a_closed_permission() {
+    let draft = answered_and_looked(sent(), &Verdict::Declined(Decline::HardDeclined), closed(), after(MINUTE));
+    assert_eq!(kinds(&draft), ["charge.declined", "charge.abandoned"]);
+}
+
+#[test]
+fn an_unknown_number_of_a_closed_permission_is_sent_once_more_at_last_mark_plus_x() {
+    let unknown = answered(sent(), &silence(), after(MINUTE)).intent;
+    let decision = decided(unknown, closed(), after(2 * MINUTE));
+    assert_eq!(decision.act, Act::Nothing);
+    let closing = only(decision).intent;
+    assert_eq!(closing.stage(), &Stage::Scheduled { at: after(X), why: Why::Closing });
+    assert_eq!(decided(closing.clone(), Look::NotAsked, after(29 * MINUTE)).act, Act::Nothing);
+    assert_eq!(decided(closing.clone(), Look::NotAsked, after(X)).act, Act::Send(0));
+
+    let asked = |verdict: &Verdict, by: Duration| {
+        let number = marked(2, after(by), false).number;
+        answered_and_looked(ChargeIntent { number, ..closing.clone() }, verdict, closed(), after(by))
+    };
+    let success = asked(&as_answer(charge(A, ChargeState::Captured, 0)), X);
+    assert!(matches!(success.intent.stage(), Stage::Captured { .. }));
+    let declined = asked(&Verdict::Declined(Decline::SoftDeclined), X);
+    assert_eq!(end(&declined), ("charge_permission_closed", Outcome::Verified));
+    let refused = asked(&Verdict::Refused(Refusal::PermissionStatus), X);
+    assert_eq!(end(&refused), ("charge_permission_closed", Outcome::Unverified));
+    let silent =
+        answered(ChargeIntent { number: marked(2, after(X), false).number, ..closing.clone() }, &silence(), after(X));
+    assert_eq!(planned(&silent), (after(2 * X), Why::Closing));
+    let given_up = asked(&silence(), DAY + HOUR);
+    assert_eq!(end(&given_up), ("charge_permission_closed", Outcome::Unverified));
+}
+
+// --- Cancel ---
+
+fn canceled(mut intent: ChargeIntent) -> ChargeIntent {
+    intent.cancel_requested_at = Some(after(MINUTE));
+    intent
+}
+
+#[test]
+fn a_cancellation_is_final_where_no_number_is_unknown() {
+    let decision = decided(canceled(intent()), chargeable(), after(MINUTE));
+    assert_eq!(decision.act, Act::Nothing);
+    assert_eq!(end(&only(decision)), ("canceled", Outcome::Verified));
+}
+
+#[test]
+fn a_cancellation_with_an_unknown_number_waits_for_its_answer() {
+    let unknown = canceled(answered(sent(), &silence(), after(MINUTE)).intent);
+    assert!(unknown.may_still_charge());
+    assert_eq!(decided(unknown.clone(), chargeable(), after(HOUR)).act, Act::Send(0));
+    let repeated = ChargeIntent { number: marked(2, after(HOUR), false).number, ..unknown.clone() };
+    let declined = answered(repeated.clone(), &Verdict::Declined(Decline::SoftDeclined), after(HOUR));
+    assert_eq!(end(&declined), ("canceled", Outcome::Verified));
+    let captured = answered(repeated, &as_answer(charge(A, ChargeState::Captured, 0)), after(HOUR));
+    assert!(matches!(captured.intent.stage(), Stage::Captured { .. }));
+    let tainted = ChargeIntent { number: marked(2, after(HOUR), true).number, ..unknown.clone() };
+    let waiting = answered(tainted, &Verdict::Declined(Decline::SoftDeclined), after(HOUR));
+    assert_eq!(planned(&waiting), (after(HOUR + X), Why::Confirmation));
+    assert!(waiting.intent.may_still_charge());
+    let never = only(decided(unknown, chargeable(), after(30 * DAY)));
+    assert_eq!(end(&never), ("canceled", Outcome::Unverified));
+}
+
+#[test]
+fn a_number_marked_out_of_a_park_is_unknown_and_no_cancellation_is_final_before_its_answer() {
+    let mut parked = answered(sent(), &Verdict::Declined(Decline::HardDeclined), after(MINUTE)).intent;
+    parked.number = crate::model::charge_intent::Number { value: 1, ..marked(1, after(DAY), false).number };
+    for intent in [parked.clone(), canceled(parked.clone())] {
+        assert_eq!(decided(intent, Look::NotAsked, after(DAY + MINUTE)).act, Act::Send(0));
+    }
+    let over = only(decided(parked, closed(), after(DAY + MINUTE)));
+    assert_eq!(planned(&over), (after(DAY + X), Why::Closing));
+}
+
+#[test]
+fn an_authorisation_that_appears_after_a_cancellation_is_canceled_now() {
+    let answer = as_answer(charge(A, ChargeState::Authorized, 0));
+    let draft = answered(canceled(sent()), &answer, after(MINUTE));
+    assert_eq!(crate::recovery::decide::due(&draft.intent, &policy()), Some(after(MINUTE)));
+    let decision = decided(draft.intent, Look::NotAsked, after(MINUTE));
+    assert_eq!(decision.act, Act::CancelCharge(0, A.parse().unwrap()));
+    let next = crate::recovery::decide::due(&only(decision).intent, &policy()).unwrap();
+    assert!(next <= after(6 * MINUTE), "a cancellation that could not be done is tried again soon");
+}
+
+#[test]
+fn a_pending_charge_that_is_canceled_after_a_cancellation_is_verified() {
+    let pending = answered(canceled(sent()), &as_answer(charge(A, ChargeState::CaptureInitiated, 0)), start()).intent;
+    let draft = only(read_charges(pending, vec![charge(A, ChargeState::Canceled, 0)], after(HOUR)));
+    assert_eq!(end(&draft), ("canceled", Outcome::Verified));
+}
+
+#[test]
+fn no_end_is_verified_while_a_number_is_unknown() {
+    let mut draft = Draft::new(sent());
+    draft.cancel(after(MINUTE), Outcome::Verified);
+    assert_eq!(end(&draft), ("canceled", Outcome::Unverified));
+    let mut draft = Draft::new(sent());
+    draft.abandon(after(MINUTE), "given up", Outcome::Verified);
+    assert_eq!(end(&draft), ("given up", Outcome::Unverified));
+}
+
+#[test]
+fn a_charge_of_a_tainted_send_that_is_canceled_ends_unverified() {
+    let draft = answered(marked(2, start(), true), &as_answer(charge(A, ChargeState::Canceled, 0)), after(MINUTE));
+    assert_eq!(end(&draft), ("Canceled", Outcome::Unverified));
+}
