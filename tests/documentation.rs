@@ -1,0 +1,409 @@
+//! The documents, kept true: a name that the code has and its document lacks, or the other way round, is a failure here.
+//!
+//! Names are compared, not prose. What a test looks at is found by its form (a table's first cell, a heading, a code span), so that
+//! documents can be rewritten freely. Comments (`<!-- -->`) are not looked at.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use amazon_pay_ipn::config;
+use amazon_pay_ipn::model::event::EventType;
+use amazon_pay_ipn::model::verdict::{Decline, Refusal};
+use amazon_pay_ipn::telemetry::metric;
+
+type Names = BTreeSet<String>;
+
+#[test]
+fn every_setting_is_in_the_settings_tables_and_no_other() {
+    let documented = first_cells(&read("docs/SETTINGS.md"));
+    assert_same("docs/SETTINGS.md", &names(config::NAMES), &documented);
+}
+
+#[test]
+fn the_example_of_an_env_file_offers_every_setting_and_no_other() {
+    let example = read(".env.example");
+    let offered = example.lines().filter_map(|line| {
+        let (name, _) = line.trim_start_matches('#').split_once('=')?;
+        is_name(name, |byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+            .then(|| name.to_owned())
+    });
+    assert_same(".env.example", &names(config::NAMES), &offered.collect());
+}
+
+#[test]
+fn every_metric_is_in_the_metrics_table_and_no_other() {
+    assert_same("docs/METRICS.md", &names(&metric::ALL), &first_cells(&read("docs/METRICS.md")));
+}
+
+#[test]
+fn every_event_type_has_its_heading_and_no_document_names_another() {
+    let known: Names = EventType::ALL.iter().map(|kind| kind.as_str().to_owned()).collect();
+    let text = read("docs/EVENTS.md");
+    let headings = text.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).map(str::to_owned);
+    assert_same("docs/EVENTS.md", &known, &headings.collect());
+    for (file, text) in documents() {
+        for span in code_spans(&text).iter().filter(|span| span.starts_with("amazonpay.")) {
+            assert!(known.contains(span), "{file} names `{span}`, which is no event type");
+        }
+    }
+}
+
+#[test]
+fn every_example_of_an_event_is_json_and_a_charges_carries_what_all_of_them_do() {
+    let text = read("docs/EVENTS.md");
+    let sections: Vec<&str> = text.split("\n### `").skip(1).collect();
+    assert_eq!(sections.len(), EventType::ALL.len());
+    for section in sections {
+        let kind = section.split('`').next().unwrap_or_default();
+        let blocks: Vec<&str> =
+            section.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(!blocks.is_empty(), "{kind} has no example");
+        for block in blocks {
+            let example: serde_json::Value =
+                serde_json::from_str(block).unwrap_or_else(|error| panic!("the example of {kind} is no JSON: {error}"));
+            let of_an_intent = kind.starts_with("amazonpay.charge.") && kind != EventType::ChargeUnmatched.as_str();
+            for field in ["id", "chargePermissionId", "chargeAmount", "number", "attempts"] {
+                assert!(!of_an_intent || !example[field].is_null(), "the example of {kind} lacks {field}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_alert_is_in_the_events_document() {
+    let documented = first_cells(&read("docs/EVENTS.md"));
+    let mut kinds = Names::new();
+    for (file, text) in files("src", ".rs") {
+        if file.starts_with("src/sandbox/") {
+            continue;
+        }
+        for call in ["Event::attention(", ".alert("] {
+            for rest in text.split(call).skip(1) {
+                kinds.extend(
+                    rest.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()).map(str::to_owned),
+                );
+            }
+        }
+    }
+    assert!(kinds.len() >= 5, "the alerts were not found: {kinds:?}");
+    let missing: Vec<_> = kinds.difference(&documented).collect();
+    assert!(missing.is_empty(), "docs/EVENTS.md lacks the alerts {missing:?}");
+}
+
+#[test]
+fn every_decline_and_refusal_is_in_the_recovery_table() {
+    let spans = code_spans(&read("docs/RECOVERY.md"));
+    let refusals = [Refusal::MonthlyLimit, Refusal::PermissionStatus];
+    let codes = Decline::ALL.iter().map(|decline| decline.as_str()).chain(refusals.iter().map(Refusal::code));
+    for code in codes {
+        assert!(spans.contains(code), "docs/RECOVERY.md does not name {code}");
+    }
+}
+
+#[test]
+fn every_key_is_in_the_keyspace_table_and_no_other() {
+    let source = read("src/store/keys.rs");
+    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+    // Each key is built by `self.of("name")` or `self.of(&format!("name:{id}"))`; what varies is `*` on both sides.
+    let built: Names = source
+        .split("self.of(")
+        .skip(1)
+        .filter_map(|rest| rest.trim_start_matches("&format!(").strip_prefix('"')?.split('"').next())
+        .map(|pattern| starred(pattern, '{', '}'))
+        .collect();
+    assert!(built.contains("permission:*:hints"), "the keys were not found: {built:?}");
+    assert_eq!(
+        source.matches("-> String").count() - 1,
+        source.matches("self.of(").count(),
+        "a key is built in another way"
+    );
+    let documented = keyspace_rows().iter().map(|row| starred(&row.key, '<', '>')).collect();
+    assert_same("docs/KEYSPACE.md", &built, &documented);
+}
+
+#[test]
+fn the_writers_in_the_keyspace_table_are_the_scripts() {
+    let scripts: Names = files("src/store/lua", ".lua")
+        .into_iter()
+        .filter_map(|(file, _)| Some(Path::new(&file).file_stem()?.to_str()?.to_owned()))
+        .filter(|name| name != "prelude")
+        .collect();
+    assert!(scripts.len() >= 10, "the scripts were not found: {scripts:?}");
+    let writers = keyspace_rows().into_iter().flat_map(|row| row.writers).collect();
+    assert_same("docs/KEYSPACE.md (writers)", &scripts, &writers);
+}
+
+#[test]
+fn every_test_that_the_readme_names_exists() {
+    let readme = without_comments(&read("README.md"));
+    let table = readme.split("## Why trust it").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() >= 10, "the table was not found");
+    let code: String = files("src", ".rs").into_iter().chain(files("tests", ".rs")).map(|(_, text)| text).collect();
+    for row in rows {
+        let tests = code_spans(row.rsplit('|').nth(1).unwrap_or_default());
+        assert!(!tests.is_empty() || row.contains("TODO-TEST"), "no test guards: {row}");
+        for test in tests.iter().filter(|test| test.len() > 20) {
+            assert!(code.contains(&format!("fn {test}()")), "README.md names the test {test}, which does not exist");
+        }
+    }
+}
+
+#[test]
+fn every_make_target_in_the_documents_exists() {
+    let makefile = read("Makefile");
+    let mut found = 0;
+    for (file, text) in documents() {
+        for target in words_after(&code_of(&text), "make ") {
+            found += 1;
+            assert!(makefile.lines().any(|line| line.starts_with(&format!("{target}:"))), "{file}: make {target}?");
+        }
+    }
+    assert!(found >= 2, "README.md must show make demo and make test");
+}
+
+#[test]
+fn every_command_in_the_documents_is_a_subcommand_with_that_flag() {
+    let main = read("src/main.rs");
+    let commands = main.split("enum Command {").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap_or_default();
+    let commands: Names = commands
+        .lines()
+        .filter_map(|line| line.trim().split_once('(').map(|(name, _)| name.to_lowercase()))
+        .filter(|name| is_name(name, |byte| byte.is_ascii_lowercase()))
+        .collect();
+    assert!(commands.contains("serve"), "the subcommands were not found: {commands:?}");
+    let init = read("src/cli/init.rs");
+    let mut texts: Vec<(String, String)> = documents().into_iter().map(|(file, text)| (file, code_of(&text))).collect();
+    texts.extend(["docker-compose.yml", ".env.example"].map(|file| (file.to_owned(), read(file))));
+    for (file, code) in texts {
+        for start in ["amazon-pay-ipn ", "run --rm service "] {
+            for command in words_after(&code, start) {
+                assert!(commands.contains(&command), "{file}: `{start}{command}` is no command");
+            }
+        }
+        for flag in words_after(&code, "init --") {
+            let field = format!("{}: bool", flag.replace('-', "_"));
+            assert!(init.contains(&field), "{file}: `init --{flag}` is no flag");
+        }
+    }
+}
+
+#[test]
+fn every_relative_link_leads_to_a_file_and_a_heading() {
+    let mut found = 0;
+    for (file, text) in documents() {
+        let folder = Path::new(&file).parent().unwrap_or(Path::new(""));
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            found += 1;
+            let (target, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let path = if target.is_empty() { root().join(&file) } else { root().join(folder).join(target) };
+            assert!(path.exists(), "{file} links to {target}, which does not exist");
+            if !anchor.is_empty() {
+                let headings = fs::read_to_string(&path).unwrap_or_default();
+                let slugs: Names = headings.lines().filter(|line| line.starts_with('#')).map(slug).collect();
+                assert!(slugs.contains(anchor), "{file} links to {link}, but there is no such heading: {slugs:?}");
+            }
+        }
+    }
+    assert!(found >= 20, "the links were not found");
+}
+
+#[test]
+fn every_document_that_the_code_refers_to_exists() {
+    let mut texts = files("src", ".rs");
+    texts.extend(files("src", ".lua"));
+    texts.extend(files("tests", ".rs").into_iter().filter(|(file, _)| file != "tests/documentation.rs"));
+    let mut found = 0;
+    for (file, text) in texts {
+        for rest in text.split("docs/").skip(1) {
+            let name: String =
+                rest.chars().take_while(|letter| letter.is_ascii_alphanumeric() || "/._-".contains(*letter)).collect();
+            let name = name.trim_end_matches('.');
+            // Amazon's pages have paths of their own.
+            if name.starts_with("amazon-pay")
+                || !name.starts_with(|letter: char| letter.is_ascii_uppercase() || letter == 'a')
+            {
+                continue;
+            }
+            found += 1;
+            let path = root().join("docs").join(name);
+            let by_number = path.parent().is_some_and(|folder| {
+                let start = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                !start.is_empty() && paths(folder).iter().any(|path| file_name(path).starts_with(start))
+            });
+            assert!(path.is_file() || by_number, "{file} refers to docs/{name}, which does not exist");
+        }
+    }
+    assert!(found >= 5, "the references were not found");
+}
+
+#[test]
+fn the_index_of_decisions_lists_each_of_them() {
+    let index = read("docs/adr/README.md");
+    let decisions: Vec<PathBuf> =
+        paths(&root().join("docs/adr")).into_iter().filter(|path| file_name(path) != "README.md").collect();
+    assert!(decisions.len() >= 10, "the decisions were not found");
+    for decision in decisions {
+        let name = file_name(&decision);
+        assert!(index.contains(&format!("({name})")), "docs/adr/README.md does not list {name}");
+        let text = fs::read_to_string(&decision).expect("a decision can be read");
+        for part in ["**Status:**", "**Context.**", "**Decision.**", "**Consequences.**"] {
+            assert!(text.contains(part), "docs/adr/{name} lacks {part}");
+        }
+    }
+}
+
+#[test]
+fn the_readers_of_documents_find_what_is_there() {
+    assert_eq!(first_cells("| name | x |\n|---|---|\n| `A`, `B` | `C` |\ntext `D`"), names(&["A", "B"]));
+    assert_eq!(code_spans("a `b` c\n```sh\nd `e`\n```\n`f`"), names(&["b", "f"]));
+    assert_eq!(code_of("make a `make b`\n```sh\nmake c\n```\nmake d"), "make b\nmake c\n");
+    assert_eq!(words_after("x serve --y\nx init", "x "), ["serve", "init"]);
+    assert_eq!(without_comments("a<!-- b\nc -->d"), "ad");
+    assert_eq!(slug("### `amazonpay.charge.held.v1`"), "amazonpaychargeheldv1");
+    assert_eq!(slug("## The send protocol"), "the-send-protocol");
+    assert_eq!(starred("permission:<an id>:open", '<', '>'), "permission:*:open");
+}
+
+/// A row of the keyspace table.
+struct KeyRow {
+    key: String,
+    writers: Names,
+}
+
+fn keyspace_rows() -> Vec<KeyRow> {
+    let text = read("docs/KEYSPACE.md");
+    let overview = text.split("## Overview").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    let rows = overview.lines().filter(|line| line.starts_with("| `")).map(|line| {
+        let cells: Vec<&str> = line.split('|').collect();
+        KeyRow { key: code_spans(cells[1]).into_iter().collect(), writers: code_spans(cells[4]) }
+    });
+    rows.collect()
+}
+
+fn assert_same(document: &str, code: &Names, documented: &Names) {
+    let missing: Vec<_> = code.difference(documented).collect();
+    let unknown: Vec<_> = documented.difference(code).collect();
+    assert!(
+        missing.is_empty() && unknown.is_empty(),
+        "{document} lacks {missing:?}, and names what is not there: {unknown:?}"
+    );
+}
+
+fn names(list: &[&str]) -> Names {
+    list.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn is_name(text: &str, allowed: fn(u8) -> bool) -> bool {
+    !text.is_empty() && text.bytes().all(allowed)
+}
+
+/// The code spans in the first cell of each row of each table.
+fn first_cells(text: &str) -> Names {
+    let cells = text.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
+    cells.flat_map(code_spans).collect()
+}
+
+/// Spans between backticks, outside of fenced blocks.
+fn code_spans(text: &str) -> Names {
+    let prose = text.split("```").step_by(2).map(|part| format!("{part}\n"));
+    prose.flat_map(|part| part.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// Everything that is shown as code: spans and fenced blocks, each on lines of its own.
+fn code_of(text: &str) -> String {
+    let mut code = String::new();
+    for (index, part) in text.split("```").enumerate() {
+        if index % 2 == 1 {
+            // The first line names the language.
+            code.push_str(part.split_once('\n').map_or("", |(_, block)| block));
+        } else {
+            for span in part.split('`').skip(1).step_by(2) {
+                code.push_str(span);
+                code.push('\n');
+            }
+        }
+    }
+    code
+}
+
+/// The words that directly follow `start`, where it begins a word itself.
+fn words_after(text: &str, start: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (at, _) in text.match_indices(start) {
+        let begins =
+            text[..at].chars().next_back().is_none_or(|before| !before.is_ascii_alphanumeric() && before != '-');
+        let word: String = text[at + start.len()..]
+            .chars()
+            .take_while(|letter| letter.is_ascii_lowercase() || *letter == '-')
+            .collect();
+        if begins && !word.is_empty() && !word.starts_with('-') {
+            words.push(word);
+        }
+    }
+    words
+}
+
+fn without_comments(text: &str) -> String {
+    let mut parts = text.split("<!--");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |kept, part| kept + part.split_once("-->").map_or("", |(_, after)| after))
+}
+
+/// What varies in a pattern becomes `*`.
+fn starred(pattern: &str, open: char, close: char) -> String {
+    let mut parts = pattern.split(open);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |kept, part| kept + "*" + part.split_once(close).map_or("", |(_, after)| after))
+}
+
+/// The anchor that a heading gets.
+fn slug(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
+    kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+}
+
+/// The documents by path, comments left out.
+fn documents() -> Vec<(String, String)> {
+    let mut documents = vec![("README.md".to_owned(), read("README.md"))];
+    documents.extend(files("docs", ".md"));
+    documents.into_iter().map(|(file, text)| (file, without_comments(&text))).collect()
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+fn file_name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+fn paths(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    paths
+}
+
+/// Files under a folder with this ending, at every depth, by path from the root.
+fn files(folder: &str, ending: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for path in paths(&root().join(folder)) {
+        let name = format!("{folder}/{}", file_name(&path));
+        if path.is_dir() {
+            found.extend(files(&name, ending));
+        } else if name.ends_with(ending) {
+            found.push((name.clone(), read(&name)));
+        }
+    }
+    found
+}
