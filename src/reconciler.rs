@@ -42,6 +42,10 @@ const NOT_MARKED_DELAY: Duration = Duration::from_mins(1);
 const STOPPED_DELAY: Duration = Duration::from_mins(5);
 /// A decision that changes nothing is not made again at once.
 const NOTHING_CHANGED_DELAY: Duration = Duration::from_secs(5);
+/// Wait before a cancellation at Amazon that failed is tried again.
+const CANCEL_RETRY: Duration = Duration::from_mins(5);
+/// Wait while the account is at fault, or our clock.
+const ACCOUNT_PROBE: Duration = Duration::from_mins(15);
 /// Tries of a commit while Redis does not answer.
 const COMMIT_TRIES: u32 = 3;
 
@@ -237,7 +241,7 @@ impl Reconciler {
         if let Some(skew) = self.amazon.clock_skew().filter(|skew| skew.unsigned_abs() > MAX_CLOCK_SKEW) {
             let message = "our clock and Amazon's are more than 5 minutes apart: nothing is sent until they agree";
             decision.events.push(Event::attention("clock_skew", message, json!({ "skewSeconds": skew.as_secs() })));
-            decision.not_before = Some(later(now, NOT_MARKED_DELAY));
+            decision.not_before = Some(later(now, ACCOUNT_PROBE));
             return Ok(None);
         }
         self.before_call(claim).await?;
@@ -314,17 +318,20 @@ impl Reconciler {
         let outcome = self.amazon.cancel_charge(charge, "canceled by the merchant").await;
         let now = self.clock.now();
         let draft = &mut decision.drafts[index];
-        let look_at = match outcome {
+        let retry = match outcome {
             CancelOutcome::Done => {
                 draft.cancel(now, Outcome::Verified);
                 return Ok(());
             }
-            CancelOutcome::AlreadyFinal => now,
-            CancelOutcome::Failed => later(now, Duration::from_mins(5)),
-            CancelOutcome::AccountFault => later(now, Duration::from_mins(15)),
+            // Read the charge to learn why; it may have been captured meanwhile.
+            CancelOutcome::AlreadyFinal => {
+                draft.intent.progress.look_at = Some(now);
+                CANCEL_RETRY
+            }
+            CancelOutcome::Failed => CANCEL_RETRY,
+            CancelOutcome::AccountFault => ACCOUNT_PROBE,
         };
-        draft.intent.progress.look_at = Some(look_at);
-        decision.not_before = Some(later(now, NOTHING_CHANGED_DELAY));
+        draft.intent.progress.cancel_retry_at = Some(later(now, retry));
         Ok(())
     }
 

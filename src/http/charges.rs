@@ -100,6 +100,11 @@ pub(super) async fn submit(State(state): State<ApiState>, body: Bytes) -> Result
                 "the id {id} was used with another body; an id names one charge for ever"
             )));
         }
+        Submitted::Contradicts => {
+            let detail =
+                format!("higher numbers than declared were sent for {id}; look at its charge.attempted events");
+            return Err(Problem::Conflict(detail));
+        }
         Submitted::TooMany => {
             return Err(Problem::Conflict("this charge permission has too many open charges".to_owned()));
         }

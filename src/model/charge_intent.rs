@@ -280,6 +280,9 @@ pub struct Progress {
     /// When the permission was found closed while the number was unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closing_since: Option<Timestamp>,
+    /// When a cancellation at Amazon that failed is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_retry_at: Option<Timestamp>,
     /// When the permission, or the pending charge, is to be looked at even if nothing happens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub look_at: Option<Timestamp>,
@@ -303,6 +306,7 @@ impl Progress {
             conflicts: 0,
             released_by_notification_at: None,
             closing_since: None,
+            cancel_retry_at: None,
             look_at: None,
         }
     }

@@ -28,8 +28,6 @@ const PENDING_ALERT: Duration = Duration::from_hours(24);
 const PENDING_HELD: Duration = Duration::from_hours(7 * 24);
 /// Between looks while the account is at fault.
 pub(super) const ACCOUNT_PROBE: Duration = Duration::from_mins(15);
-/// Between tries to cancel an authorisation that the caller no longer wants.
-const CANCEL_RETRY: Duration = Duration::from_mins(5);
 
 /// Everything that is stored about a charge permission, as one claim reads it.
 #[derive(Debug, Clone)]
@@ -289,7 +287,12 @@ fn advance(draft: &mut Draft, context: &Context<'_>) -> Want {
         draft.intent.progress.stand_still(ACCOUNT_PROBE);
     }
     match draft.intent.stage().clone() {
-        Stage::Authorized { charge, .. } if draft.intent.cancel_requested_at.is_some() => Want::CancelCharge(charge),
+        Stage::Authorized { charge, .. }
+            if draft.intent.cancel_requested_at.is_some()
+                && draft.intent.progress.cancel_retry_at.is_none_or(|at| at <= context.now) =>
+        {
+            Want::CancelCharge(charge)
+        }
         Stage::Authorized { .. }
         | Stage::Captured { .. }
         | Stage::Canceled { .. }
@@ -368,8 +371,6 @@ fn choose(drafts: &mut [Draft], wants: &[(usize, Want)], now: Timestamp, policy:
 fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
     let now = context.now;
     let asks_for_permission = matches!(draft.intent.stage(), Stage::Scheduled { .. } | Stage::Parked { .. });
-    let canceling =
-        matches!(draft.intent.stage(), Stage::Authorized { .. }) && draft.intent.cancel_requested_at.is_some();
     let sweep = match draft.intent.stage() {
         Stage::Scheduled { .. } if draft.intent.number.value > 0 => Sweep::Quiet,
         Stage::Parked { since, .. } => Sweep::Parked(*since),
@@ -388,9 +389,6 @@ fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
         Look::Failed | Look::AccountFault if asks_for_permission => *look_at = Some(now),
         _ if look_at.is_none_or(|at| at <= now) => *look_at = Some(next),
         _ => {}
-    }
-    if canceling {
-        *look_at = Some(look_at.map_or(now, |at| at.min(later(now, CANCEL_RETRY))));
     }
 }
 
@@ -426,7 +424,8 @@ pub fn due(intent: &ChargeIntent, policy: &Policy) -> Option<Timestamp> {
             [Some(end), look_at, *echo_look_at].into_iter().flatten().min()
         }
         Stage::Parked { park: Park::Attention, .. } => [Some(end), look_at].into_iter().flatten().min(),
-        Stage::Pending { .. } | Stage::Authorized { .. } => look_at,
+        Stage::Pending { .. } => look_at,
+        Stage::Authorized { .. } => [look_at, intent.progress.cancel_retry_at].into_iter().flatten().min(),
         Stage::Held { .. } | Stage::Captured { .. } | Stage::Canceled { .. } | Stage::Abandoned { .. } => None,
     }
 }

@@ -54,6 +54,8 @@ pub enum Submitted {
     Conflict,
     /// The permission has too many open intents.
     TooMany,
+    /// The declaration contradicts the data: higher numbers than declared were marked.
+    Contradicts,
 }
 
 /// What became of a cancellation.
@@ -147,6 +149,7 @@ impl Store {
             "same" => Submitted::Same,
             "conflict" => Submitted::Conflict,
             "too_many" => Submitted::TooMany,
+            "contradicts" => Submitted::Contradicts,
             "full" => return Err(StoreError::Full("the event stream")),
             _ => return Err(reply.unexpected()),
         };
@@ -159,12 +162,10 @@ impl Store {
     /// # Errors
     /// When Redis does not answer or the record cannot be read.
     pub async fn charge(&self, id: &IntentId) -> Result<Option<StoredIntent>, StoreError> {
+        // First: on a server that lost its data "there is none" would be a wrong answer.
+        let stopped_ms = self.account().await?.stopped_ms;
         let key = self.0.keys.intent(id);
         let fields: HashMap<String, String> = self.0.connection.handle().hgetall(&key).await?;
-        if fields.is_empty() {
-            return Ok(None);
-        }
-        let stopped_ms = self.account().await?.stopped_ms;
         read(id, &key, &fields, stopped_ms)
     }
 

@@ -1,7 +1,4 @@
-//! Trimming by age. Nothing that a consumer group has not acknowledged is trimmed: work is never dropped to save room.
-
-use redis::AsyncCommands;
-use redis::streams::{StreamInfoGroupsReply, StreamPendingReply};
+//! Trimming by age, never by length: work is not dropped to save room. Full streams refuse instead.
 
 use super::{Store, StoreError, millis};
 
@@ -19,30 +16,17 @@ pub struct Levels {
 }
 
 impl Store {
-    /// Trims events that are older than their retention and that every consumer group has acknowledged. Returns how many.
+    /// Trims events that are older than their retention. Returns how many.
     ///
     /// # Errors
     /// When Redis does not answer.
     pub async fn trim_events(&self) -> Result<usize, StoreError> {
-        let key = self.0.keys.events();
-        let mut handle = self.0.connection.handle();
-        if !handle.exists(&key).await? {
-            return Ok(0);
-        }
+        // Entries carry the server's own time, which no clock of ours moves.
         let real_now = self.0.clock.now().as_millisecond().saturating_sub(self.0.clock.offset_ms());
-        let mut keep_from = StreamId { ms: real_now.saturating_sub(millis(self.0.settings.event_retention)), seq: 0 };
-        let groups: StreamInfoGroupsReply = handle.xinfo_groups(&key).await?;
-        for group in groups.groups {
-            let pending: StreamPendingReply = handle.xpending(&key, &group.name).await?;
-            let needed = match pending {
-                StreamPendingReply::Data(pending) => StreamId::parse(&pending.start_id),
-                // Everything delivered was acknowledged: what comes after the last delivery is still needed.
-                _ => StreamId::parse(&group.last_delivered_id).map(StreamId::next),
-            };
-            keep_from = keep_from.min(needed.unwrap_or(StreamId { ms: 0, seq: 0 }));
-        }
-        let min_id = format!("{}-{}", keep_from.ms, keep_from.seq);
-        Ok(redis::cmd("XTRIM").arg(&key).arg("MINID").arg(min_id).query_async(&mut handle).await?)
+        let keep_from = real_now.saturating_sub(millis(self.0.settings.event_retention)).max(0);
+        let mut trim = redis::cmd("XTRIM");
+        trim.arg(self.0.keys.events()).arg("MINID").arg(keep_from);
+        Ok(trim.query_async(&mut self.0.connection.handle()).await?)
     }
 
     /// How full everything is, for metrics.
@@ -59,22 +43,5 @@ impl Store {
             .query_async(&mut self.0.connection.handle())
             .await?;
         Ok(Levels { events, journal, quarantine, scheduled })
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct StreamId {
-    ms: i64,
-    seq: u64,
-}
-
-impl StreamId {
-    fn parse(text: &str) -> Option<Self> {
-        let (ms, seq) = text.split_once('-')?;
-        Some(Self { ms: ms.parse().ok()?, seq: seq.parse().ok()? })
-    }
-
-    fn next(self) -> Self {
-        Self { ms: self.ms, seq: self.seq.saturating_add(1) }
     }
 }

@@ -330,6 +330,7 @@ impl Store {
             &claim.wake,
             &millis(inner.settings.intent_retention).to_string(),
             EventType::IpnQuarantined.as_str(),
+            &inner.settings.bounds.quarantine.to_string(),
             &payload,
         ];
         let reply = self.run(&COMMIT_RECONCILIATION, &keys, &args).await?;

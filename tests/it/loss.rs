@@ -133,3 +133,40 @@ async fn after_a_restored_backup_every_open_charge_is_held() {
     assert_eq!(app.creates(), 2, "what is held is not sent");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn after_a_restored_backup_a_declaration_below_what_the_data_knows_is_refused() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    app.submit("renewal", &permission).await;
+    app.pass(2 * DAY, HOUR).await;
+    assert_eq!(app.charge("renewal").await["number"], 2, "numbers 0 and 1 were declined");
+    app.store.init(Init::AfterRestore).await.expect("Redis answers");
+    let mut body = TestApp::body("renewal", &permission);
+    for declaration in [json!({ "new": true }), json!({ "lastNumber": 0 })] {
+        let mut declared = body.clone();
+        declared.as_object_mut().expect("an object").extend(declaration.as_object().expect("an object").clone());
+        assert_eq!(app.post("/v1/charges", &declared).await.status, 409, "{declaration}");
+        assert_eq!(app.state("renewal").await, "held");
+    }
+    body["lastNumber"] = json!(1);
+    assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    app.pass(DAY, 10 * MINUTE).await;
+    assert_eq!(app.state("renewal").await, "captured");
+    assert_eq!(app.ledger().captured_of(&permission).len(), 1);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn an_emptied_redis_does_not_answer_that_a_charge_is_unknown() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.submit("renewal", &permission).await;
+    empty(&app).await;
+    assert_eq!(app.get("/v1/charges/renewal").await.status, 503);
+    assert_eq!(app.delete("/v1/charges/renewal").await.status, 503);
+    app.finish().await;
+}

@@ -505,3 +505,26 @@ async fn a_second_success_that_a_fault_beyond_our_assumptions_forces_is_reported
     assert_eq!(app.events_of("charge.captured").await.len(), 1);
     app.finish_with_a_reported_double_charge().await;
 }
+
+#[tokio::test]
+async fn a_cancellation_that_amazon_does_not_take_is_tried_again_later_and_not_at_once() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.sandbox.script_charge(&permission, Outcome::Authorize).expect("a permission");
+    let mut body = TestApp::body("renewal", &permission);
+    body["captureNow"] = false.into();
+    assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+    app.run_due().await;
+    assert_eq!(app.state("renewal").await, "authorized");
+    for _ in 0..3 {
+        app.sandbox.inject(Operation::CancelCharge, Fault::status(503, "ServiceUnavailable"));
+    }
+    assert_eq!(app.delete("/v1/charges/renewal").await.status, 202);
+    app.run_due().await;
+    assert_eq!(app.ledger().requests_of(Operation::CancelCharge).len(), 1, "one try, then a pause");
+    app.pass(HOUR, MINUTE).await;
+    assert_eq!(app.ledger().requests_of(Operation::CancelCharge).len(), 4);
+    assert_eq!(app.state("renewal").await, "canceled");
+    assert_eq!(app.ledger().charges_of(&permission)[0].state.as_str(), "Canceled");
+    app.finish().await;
+}

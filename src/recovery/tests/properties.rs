@@ -307,7 +307,8 @@ proptest! {
         };
         let mut second = decide(&after, &findings, now, &policy(), OURS);
         second.drafts.retain(|draft| after.intents.iter().any(|intent| {
-            intent.id == draft.intent.id && intent.stage().is_terminal()
+            // An unverified end may still become captured, by a charge that was held back by another one the first time.
+            intent.id == draft.intent.id && intent.stage().is_terminal() && intent.stage().outcome() != Some(Outcome::Unverified)
         }));
         prop_assert!(terminal_events(&first.drafts) <= ended);
         prop_assert_eq!(terminal_events(&second.drafts), 0);

@@ -15,7 +15,8 @@ if not state then return { 'unknown' } end
 if state == 'canceled' then return { 'canceled' } end
 if terminal[state] then return { 'terminal', state } end
 
-if fields[2] == 'fresh' then
+local settled = state == 'scheduled' or state == 'parked' or state == 'held'
+if fields[2] == 'fresh' and settled then
   if fields[3] ~= ARGV[6] then return { 'changed' } end
   redis.call('HSET', KEYS[2], 'state', 'canceled', 'outcome', 'verified', 'progress', ARGV[7], 'cancel_at', ms(now))
   redis.call('PEXPIRE', KEYS[2], ARGV[8])

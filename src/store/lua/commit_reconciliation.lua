@@ -2,7 +2,7 @@
 --
 -- KEYS    1 marker  2 permission  3 hints  4 open  5 schedule  6 events  7 quarantine  8.. the intents of the payload, in order
 -- ARGV    1 offset  2 source  3 event time  4 permission id  5 token  6 wake number the claim read  7 retention of ended things (ms)
---         8 quarantine event type  9 payload (JSON):
+--         8 quarantine event type  9 quarantine entries at most  10 payload (JSON):
 --           record, closed '0'|'1', not_before ms|'', hints_due ms|'', events [{type, data}],
 --           hints [{field, seen, fate 'done'|'defer'|'quarantine', value, reason, data}],
 --           intents [{id, state, outcome, charge, progress, due ms|'', number {value, status, sends, first_mark, last_mark, tainted,
@@ -22,7 +22,7 @@ if wrong then return { 'wrong_type', wrong } end
 if redis.call('HGET', KEYS[2], 'lease_token') ~= ARGV[5] then
   return { redis.call('HGET', KEYS[2], 'last_commit') == ARGV[5] and 'already' or 'lost_lease' }
 end
-local payload = cjson.decode(ARGV[9])
+local payload = cjson.decode(ARGV[10])
 
 local function write_events(events)
   for _, event in ipairs(events) do
@@ -56,8 +56,11 @@ for i, intent in ipairs(payload.intents) do
   end
 end
 
+local full = false
 for _, hint in ipairs(payload.hints) do
-  if redis.call('HGET', KEYS[3], hint.field) == hint.seen then
+  if hint.fate == 'quarantine' and redis.call('XLEN', KEYS[7]) >= tonumber(ARGV[9]) then
+    full = true
+  elseif redis.call('HGET', KEYS[3], hint.field) == hint.seen then
     if hint.fate == 'defer' then
       redis.call('HSET', KEYS[3], hint.field, hint.value)
     else
@@ -84,6 +87,8 @@ else
   local not_before = tonumber(payload.not_before)
   if next_due and not_before then next_due = math.max(next_due, not_before) end
   local hints_due = tonumber(payload.hints_due)
+  -- A hint that found no place in the quarantine stays, and tries again.
+  if full then hints_due = math.min(hints_due or math.huge, now + 3600000) end
   if hints_due and (not next_due or hints_due < next_due) then next_due = hints_due end
 end
 if next_due then

@@ -12,7 +12,15 @@ local fields = redis.call('HMGET', KEYS[2], 'state', 'progress', 'recovery')
 if not fields[1] or terminal[fields[1]] then return { 'ended' } end
 if fields[3] == '1' then return { 'held' } end
 if fields[2] ~= ARGV[6] then return { 'changed' } end
-redis.call('HSET', KEYS[2], 'state', 'held', 'progress', ARGV[7], 'number_status', 'unknown', 'tainted', '1', 'recovery', '1')
+-- A number that was never marked in this data may have been marked in the data that was lost: it counts as marked now.
+local number = redis.call('HMGET', KEYS[2], 'number', 'number_status')
+local least = tonumber(number[1])
+if number[2] == 'fresh' then
+  least = least - 1
+  redis.call('HSET', KEYS[2], 'first_mark', ms(now), 'last_mark', ms(now), 'sends', '1')
+end
+redis.call('HSET', KEYS[2], 'state', 'held', 'progress', ARGV[7], 'number_status', 'unknown', 'tainted', '1', 'recovery', '1',
+  'recovery_least', ms(least))
 redis.call('ZADD', KEYS[4], '+inf', ARGV[5])
 write_event(KEYS[5], KEYS[3], ARGV[2], ARGV[3], ARGV[4], ARGV[8], ARGV[9])
 return { 'held' }

@@ -18,6 +18,7 @@ if mode == 'first' and redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4]) > 0 then 
 
 redis.call('HSET', KEYS[1], 'version', '1', 'merchant', ARGV[3], 'environment', ARGV[4], 'initialised_at', ms(now), 'initialised_as', mode)
 if mode ~= 'first' then
-  redis.call('HSET', KEYS[1], 'recovering', '1', 'stop_since', ms(now))
+  redis.call('HSET', KEYS[1], 'recovering', '1')
+  redis.call('HSETNX', KEYS[1], 'stop_since', ms(now))
 end
 return { 'done' }

@@ -5,12 +5,13 @@
 --         9 time that must be left of the lease (ms)  10 X, the confirmation delay (ms)  11 events at most
 --         12 instrument digest  13 trigger  14 event type  15 event data (JSON)
 -- RETURNS {'marked', tainted 0|1, now, sends, first mark} | {'stopped'} | {'refused', why} | {'full'} | {'lost_lease'} | {'no_marker'}
+--         | {'wrong_type', key}
 -- WHY     Between the decision and the send anything may have happened: a cancellation, a closing, the stop switch, another worker.
 --         Only this script sees all of it at once. A send is tainted if an earlier copy of the same number, marked within the last X,
 --         may still be accepted by Amazon; or if the server changed within X and may have lost such a mark.
 if not has_marker() then return { 'no_marker' } end
 local wrong = wrong_type({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'stream' })
-if wrong then return { 'refused', 'wrong type of ' .. wrong } end
+if wrong then return { 'wrong_type', wrong } end
 if redis.call('HGET', KEYS[2], 'lease_token') ~= ARGV[5] then return { 'lost_lease' } end
 local till = tonumber(redis.call('HGET', KEYS[2], 'lease_until') or '0')
 if till - now < tonumber(ARGV[9]) then return { 'lost_lease' } end

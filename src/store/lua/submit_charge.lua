@@ -4,9 +4,10 @@
 -- ARGV    1 offset  2 source  3 event time  4 permission id  5 intent id  6 digest of the body  7 request (JSON)
 --         8 progress (JSON)  9 due (ms)  10 '' | 'new' | last number  11 progress when held (JSON)
 --         12 open intents at most  13 events at most  14 scheduled event type  15 its data  16 held event type  17 its data
--- RETURNS {'accepted'} | {'held'} | {'resumed'} | {'same'} | {'conflict'} | {'too_many'} | {'full'} | {'no_marker'} | {'wrong_type', key}
+-- RETURNS {'accepted'} | {'held'} | {'resumed'} | {'same'} | {'conflict'} | {'contradicts'} | {'too_many'} | {'full'} | {'no_marker'} | {'wrong_type', key}
 -- WHY     The id is the caller's promise that this is one charge. After a loss of data we cannot know which numbers were used, so an
---         intent that the caller does not declare as new, or with its last number, waits for the operator.
+--         intent that the caller does not declare as new, or with its last number, waits for the operator. What the data that is
+--         left knows of higher numbers outweighs the declaration.
 if not has_marker() then return { 'no_marker' } end
 local wrong = wrong_type({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset', KEYS[6], 'stream' })
 if wrong then return { 'wrong_type', wrong } end
@@ -23,6 +24,9 @@ if digest then
   if digest ~= ARGV[6] then return { 'conflict' } end
   local held = redis.call('HMGET', KEYS[2], 'state', 'recovery')
   if held[1] ~= 'held' or held[2] ~= '1' or ARGV[10] == '' then return { 'same' } end
+  -- The last number that this data knows to be marked; -1 if none.
+  local known = tonumber(redis.call('HGET', KEYS[2], 'recovery_least') or '-1')
+  if (last_number or -1) < known then return { 'contradicts' } end
   if redis.call('XLEN', KEYS[6]) >= tonumber(ARGV[13]) then return { 'full' } end
   write_number(last_number or 0, last_number and 'unknown' or 'fresh')
   redis.call('HSET', KEYS[2], 'state', 'scheduled', 'progress', ARGV[8], 'recovery', '0', 'stopped_base_ms', ms(stopped_ms()))
