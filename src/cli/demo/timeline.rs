@@ -136,10 +136,11 @@ pub(super) fn minute(at: Timestamp) -> String {
 
 /// A span of time, as somebody would tell it.
 pub(super) fn roughly(span: Duration) -> String {
-    let minutes = (span.as_secs() + 30) / 60;
+    let seconds = u64::try_from((span.as_millis() + 500) / 1000).unwrap_or(u64::MAX);
+    let minutes = seconds / 60 + u64::from(seconds % 60 >= 30);
     let (days, hours) = ((minutes + 720) / 1440, minutes / 60);
     let (count, unit) = match () {
-        () if span.as_secs() < 60 => (span.as_secs(), "second"),
+        () if seconds < 60 => (seconds, "second"),
         () if minutes < 120 && minutes != 60 => (minutes, "minute"),
         () if hours < 48 && hours != 24 => (hours, "hour"),
         () => (days, "day"),
@@ -185,7 +186,10 @@ mod tests {
     fn spans_are_told_in_the_unit_that_fits() {
         let told = |seconds| roughly(Duration::from_secs(seconds));
         assert_eq!([told(20), told(181), told(6 * 3600)], ["20 seconds", "3 minutes", "6 hours"]);
-        assert_eq!(told(3600), "1 hour");
+        assert_eq!(
+            (roughly(Duration::from_millis(19_999)), told(3600)),
+            ("20 seconds".to_owned(), "1 hour".to_owned())
+        );
         assert_eq!([told(86_411), told(26 * 3600), told(2 * 86_400)], ["1 day", "26 hours", "2 days"]);
     }
 
