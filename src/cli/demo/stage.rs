@@ -187,9 +187,16 @@ impl Stage {
     }
 
     pub(super) async fn charge(&self, id: &str) -> anyhow::Result<Value> {
+        let (status, charge) = self.ask(id).await?;
+        ensure!(status == 200, "the charge {id} cannot be read: {status}");
+        Ok(charge)
+    }
+
+    /// The shop asks for a charge: status and body of the answer.
+    pub(super) async fn ask(&self, id: &str) -> anyhow::Result<(u16, Value)> {
         let request = self.http.get(format!("{}/v1/charges/{id}", self.service()?.internal)).bearer_auth(TOKEN);
-        let answer = request.send().await?.error_for_status()?;
-        Ok(serde_json::from_str(&answer.text().await?)?)
+        let answer = request.send().await?;
+        Ok((answer.status().as_u16(), serde_json::from_str(&answer.text().await?)?))
     }
 
     /// Waits until the charge is in a state other than just submitted and its permission is at rest; prints what happened.

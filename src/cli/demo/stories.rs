@@ -191,10 +191,10 @@ pub(super) async fn killed(stage: &mut Stage) -> anyhow::Result<()> {
     gate.release();
     stage.start_service().await?;
     stage.note(Actor::Operations, "a new process of the service starts");
-    let charge = stage.charge(id).await?;
+    let (answer, charge) = stage.ask(id).await?;
     let status = charge["numberStatus"].as_str().unwrap_or_default();
     let known = format!("number {} {status}, mayStillCharge {}", charge["number"], charge["mayStillCharge"]);
-    stage.note(Actor::Shop, format!("GET /v1/charges/{id} → 200 {known}"));
+    stage.note(Actor::Shop, format!("GET /v1/charges/{id} → {answer} {known}"));
     stage.pass(3 * MINUTE + SOON, "the lease of the killed process has run out")?;
     stage.watch(id, &permission, "captured").await?;
     stage.deliver(1).await?;
@@ -234,7 +234,7 @@ pub(super) async fn redis_down(stage: &mut Stage) -> anyhow::Result<()> {
     let message = stage.sandbox.sign(&ipn, SignatureVersion::V1);
     let refused = stage.post(Actor::Sns, &message, &words::notification(&ipn)).await?;
     stage.redis.start_again()?;
-    stage.note(Actor::Operations, "Redis is back, with everything it had acknowledged");
+    stage.note(Actor::Operations, "Redis starts again on its data");
     let mut accepted = 503;
     let patience = Patience::new();
     while accepted == 503 {
