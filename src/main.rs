@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+#[cfg(feature = "sandbox")]
+use amazon_pay_ipn::cli::demo;
 use amazon_pay_ipn::cli::{healthcheck, init, serve, verify};
 use amazon_pay_ipn::config::Given;
 use clap::{Parser, Subcommand};
@@ -22,6 +24,9 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Ask the running service whether it is ready
     Healthcheck(Box<Given>),
+    /// Watch the whole service at work, on real parts and simulated time; needs nothing but redis-server
+    #[cfg(feature = "sandbox")]
+    Demo,
 }
 
 #[tokio::main]
@@ -33,5 +38,7 @@ async fn main() -> ExitCode {
         Command::Init(args) => init::run(*args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Healthcheck(given) => healthcheck::run(*given).await,
+        #[cfg(feature = "sandbox")]
+        Command::Demo => demo::run().await,
     }
 }

@@ -338,6 +338,7 @@ fn new_record(call: &Call, raw: &RawRequest, at: Timestamp, signature_ok: bool) 
         idempotency_key: raw.header(IDEMPOTENCY_KEY).map(str::to_owned),
         status: 0,
         reason_code: None,
+        state: None,
         replayed: false,
         signature_ok,
     }
@@ -348,6 +349,7 @@ fn filled(record: RequestRecord, answer: &Answer) -> RequestRecord {
         charge: record.charge.or_else(|| answer.charge_id.clone()),
         status: answer.status,
         reason_code: answer.reason_code.clone(),
+        state: answer.body["statusDetails"]["state"].as_str().map(str::to_owned),
         replayed: answer.replayed,
         ..record
     }

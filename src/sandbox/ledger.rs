@@ -236,6 +236,8 @@ pub struct RequestRecord {
     pub status: u16,
     /// The reason code of that answer.
     pub reason_code: Option<String>,
+    /// The state of the charge or permission that the answer shows.
+    pub state: Option<String>,
     /// Whether the answer was repeated from the idempotency key.
     pub replayed: bool,
     /// Whether the signature was right; false also if the connection was closed before it could be checked.

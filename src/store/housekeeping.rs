@@ -1,6 +1,7 @@
 //! Trimming by age, never by length: work is not dropped to save room. Full streams refuse instead.
 
 use super::{Store, StoreError, millis};
+use crate::model::ids::ChargePermissionId;
 
 /// How full the streams and the schedule are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,6 +28,24 @@ impl Store {
         let mut trim = redis::cmd("XTRIM");
         trim.arg(self.0.keys.events()).arg("MINID").arg(keep_from);
         Ok(trim.query_async(&mut self.0.connection.handle()).await?)
+    }
+
+    /// Whether nothing is to be done now about a permission: no hint waits, nobody holds its lease, and it is not due.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn is_at_rest(&self, permission: &ChargePermissionId) -> Result<bool, StoreError> {
+        let keys = &self.0.keys;
+        let (hints, lease, due): (usize, Option<String>, Option<f64>) = redis::pipe()
+            .atomic()
+            .hlen(keys.hints(permission))
+            .hget(keys.permission(permission), "lease_until")
+            .zscore(keys.schedule(), permission.as_str())
+            .query_async(&mut self.0.connection.handle())
+            .await?;
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in a double")]
+        let now = self.redis_now().await?.as_millisecond() as f64;
+        Ok(hints == 0 && lease.is_none() && due.is_none_or(|at| at > now))
     }
 
     /// How full everything is, for metrics.

@@ -8,6 +8,8 @@ mod accept;
 mod api;
 mod demo_story;
 mod loss;
+#[path = "support/process.rs"]
+mod process;
 mod processes;
 mod protocol;
 mod recovery;

@@ -1,1 +1,176 @@
-//! To come.
+//! The program as supervisors and operators meet it: exit statuses, messages, signals.
+
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use amazon_pay_ipn::clock::Clock;
+use amazon_pay_ipn::sandbox::redis_server::RedisServer;
+use amazon_pay_ipn::sandbox::{Fault, Gate, Operation, PermissionSpec, Sandbox, SandboxSettings};
+use serde_json::json;
+
+use crate::process::{Environment, Served, TOKEN, program, run, text, until};
+
+struct World {
+    redis: RedisServer,
+    sandbox: Sandbox,
+    environment: Environment,
+    http: reqwest::Client,
+}
+
+impl World {
+    /// Redis, a sandbox, and a marker; no service yet.
+    async fn ready() -> Self {
+        let world = Self::empty().await;
+        let output = run(&mut world.environment.program(&["init", "--first"]));
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        world
+    }
+
+    /// Without a marker.
+    async fn empty() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let redis = RedisServer::start().expect("a private Redis");
+        let sandbox = Sandbox::start(SandboxSettings::new(Clock::system())).await.expect("the sandbox");
+        let environment = Environment::of(&redis, &sandbox);
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().expect("a client");
+        Self { redis, sandbox, environment, http }
+    }
+
+    async fn submit(&self, served: &Served, id: &str) -> String {
+        let permission = self.sandbox.create_permission(PermissionSpec::recurring("USD"));
+        let body = json!({
+            "id": id, "chargePermissionId": permission, "captureNow": true,
+            "chargeAmount": { "amount": "14.00", "currencyCode": "USD" },
+        });
+        let request = self.http.post(format!("http://{}/v1/charges", served.internal)).bearer_auth(TOKEN);
+        let answer = request.header("content-type", "application/json").body(body.to_string()).send().await;
+        assert_eq!(answer.expect("an answer").status(), 202);
+        permission
+    }
+
+    async fn state(&self, served: &Served, id: &str) -> String {
+        let request = self.http.get(format!("http://{}/v1/charges/{id}", served.internal)).bearer_auth(TOKEN);
+        let body = request.send().await.expect("an answer").text().await.expect("a body");
+        let charge: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        charge["state"].as_str().expect("a state").to_owned()
+    }
+}
+
+/// Exit status and everything that was said.
+fn said(output: &Output) -> (Option<i32>, String) {
+    (output.status.code(), format!("{}{}", text(&output.stdout), text(&output.stderr)))
+}
+
+#[test]
+fn serve_without_settings_names_all_that_are_missing_at_once() {
+    let (code, told) = said(&run(&mut program(&["serve"])));
+    assert_eq!(code, Some(2), "{told}");
+    for name in [
+        "AMAZON_PAY_REGION",
+        "AMAZON_PAY_MERCHANT_ID",
+        "AMAZON_PAY_PUBLIC_KEY_ID",
+        "AMAZON_PAY_PRIVATE_KEY_FILE",
+        "INTERNAL_API_TOKEN_FILE",
+        "REDIS_URL",
+        "SNS_TOPIC_ARNS",
+    ] {
+        assert_eq!(told.matches(&format!("error: {name}: is not set")).count(), 1, "{name} in\n{told}");
+    }
+}
+
+#[tokio::test]
+async fn serve_without_a_redis_url_says_what_to_set() {
+    let world = World::empty().await;
+    let (code, told) = said(&run(world.environment.program(&["serve"]).env_remove("REDIS_URL")));
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("error: REDIS_URL: is not set; expected for example redis://127.0.0.1:6379"), "{told}");
+    assert_eq!(told.matches("error: ").count(), 1, "nothing else is wrong: {told}");
+}
+
+#[tokio::test]
+async fn serve_on_a_redis_without_a_marker_says_to_run_init() {
+    let world = World::empty().await;
+    let (code, told) = said(&run(&mut world.environment.program(&["serve"])));
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("`amazon-pay-ipn init --first`") && told.contains("--after-loss"), "{told}");
+}
+
+#[tokio::test]
+async fn a_live_environment_refuses_what_is_for_sandboxes() {
+    let world = World::empty().await;
+    let clock = world.environment.folder.path().join("clock");
+    let mut command = world.environment.program(&["serve"]);
+    let (code, told) = said(&run(command.env("AMAZON_PAY_PUBLIC_KEY_ID", "LIVE-AAAA").env("CLOCK_OFFSET_FILE", clock)));
+    assert_eq!(code, Some(2), "{told}");
+    for name in ["AMAZON_PAY_API_BASE_URL", "CLOCK_OFFSET_FILE"] {
+        assert!(told.contains(&format!("error: {name}: is for sandboxes only")), "{name} in\n{told}");
+    }
+}
+
+#[tokio::test]
+async fn init_writes_one_marker_and_no_second() {
+    let world = World::ready().await;
+    let (code, told) = said(&run(&mut world.environment.program(&["init", "--first"])));
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("there is a marker already; nothing was changed"), "{told}");
+    let (code, told) = said(&run(&mut world.environment.program(&["init"])));
+    assert_eq!(code, Some(2), "the mode has to be said: {told}");
+}
+
+#[tokio::test]
+async fn sigterm_ends_an_idle_service_at_once() {
+    let world = World::ready().await;
+    let mut served = Served::start(&world.environment);
+    #[expect(clippy::disallowed_methods, reason = "how long the drain takes is what is tested")]
+    let started = Instant::now();
+    served.terminate();
+    assert_eq!(served.ended().await.code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn sigterm_during_a_charge_finishes_and_commits_it() {
+    let world = World::ready().await;
+    let mut served = Served::start(&world.environment);
+    let gate = Gate::new();
+    world.sandbox.inject(Operation::CreateCharge, Fault::HoldAfter(gate.clone()));
+    let permission = world.submit(&served, "in-hand").await;
+    gate.reached().await;
+    served.terminate();
+    let address = served.public.clone();
+    until("the listeners to close", || std::net::TcpStream::connect(&address).is_err()).await;
+    assert!(served.is_running(), "the call in hand is waited for");
+    gate.release();
+    assert_eq!(served.ended().await.code(), Some(0));
+
+    let successor = Served::start(&world.environment);
+    assert_eq!(world.state(&successor, "in-hand").await, "captured");
+    let ledger = world.sandbox.ledger();
+    assert_eq!(ledger.captured_of(&permission).len(), 1);
+    assert_eq!(ledger.requests_of(Operation::CreateCharge).len(), 1, "it was committed, so nobody asks again");
+}
+
+#[tokio::test]
+async fn healthcheck_tells_ready_from_not_ready() {
+    let mut world = World::ready().await;
+    let served = Served::start(&world.environment);
+    let check = |address: &str| {
+        let output = run(program(&["healthcheck"]).env("INTERNAL_LISTEN_ADDR", address));
+        output.status.code()
+    };
+    assert_eq!(check(&served.internal), Some(0));
+    assert_eq!(check("nonsense"), Some(2));
+    world.redis.kill();
+    assert_eq!(check(&served.internal), Some(1), "Redis is gone");
+    drop(served);
+    assert_eq!(check("127.0.0.1:1"), Some(1), "nobody listens");
+}
+
+#[test]
+fn verify_that_cannot_be_used_is_wrong_usage() {
+    let (code, told) = said(&run(&mut program(&["verify", "/nowhere/message"])));
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("/nowhere/message"), "{told}");
+    assert_eq!(run(&mut program(&["verify"])).status.code(), Some(2));
+    assert_eq!(run(&mut program(&["verify", "x", "--topic", "nonsense"])).status.code(), Some(2));
+}
