@@ -11,4 +11,5 @@ mod loss;
 mod processes;
 mod protocol;
 mod recovery;
+mod review;
 mod support;

@@ -1,0 +1,56 @@
+//! Traces of a hostile review: what a crash, a race or a broken key at the worst moment must not do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use amazon_pay_ipn::amazon_pay::AmazonPay;
+use amazon_pay_ipn::clock::Clock;
+use amazon_pay_ipn::model::ids::ChargePermissionId;
+use amazon_pay_ipn::reconciler::{Reconciler, StepOutcome};
+use amazon_pay_ipn::sandbox::{DeclineCode, Fault, Gate, NotificationType, ObjectType, Operation, Outcome};
+use amazon_pay_ipn::sandbox::{SignatureVersion, SignedMessage};
+use amazon_pay_ipn::store::account::{Init, Initialised};
+use amazon_pay_ipn::store::reconciliations::{Claimed, Commit, Committed, Marked, Renewed, Send};
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{DAY, HOUR, MINUTE, Options, TestApp, X};
+
+/// Runs one Redis command and drops its answer.
+async fn redis(app: &TestApp, words: &[&str]) {
+    let (name, args) = words.split_first().expect("a command");
+    let _: redis::Value =
+        redis::cmd(name).arg(args).query_async(&mut app.connection().await).await.expect("Redis obeys");
+}
+
+/// A step that goes on beside the test.
+fn step(app: &TestApp) -> JoinHandle<StepOutcome> {
+    let reconciler = app.reconciler.clone();
+    tokio::spawn(async move { reconciler.step().await.expect("Redis answers") })
+}
+
+fn notification_of(app: &TestApp, permission: &str) -> SignedMessage {
+    let ipn = app.sandbox.ipn((ObjectType::ChargePermission, permission), permission, NotificationType::StateChange);
+    app.sandbox.sign(&ipn, SignatureVersion::V1)
+}
+
+#[tokio::test]
+async fn a_permission_whose_keys_are_broken_keeps_no_other_from_its_turn() {
+    let app = TestApp::start().await;
+    let (broken, sound) = (app.permission(), app.permission());
+    app.submit("broken", &broken).await;
+    let hints = app.store.keys().hints(&broken.parse().expect("an id"));
+    redis(&app, &["SET", &hints, "not ours"]).await;
+    app.advance(MINUTE);
+    app.submit("sound", &sound).await;
+    for _ in 0..3 {
+        // The broken one may fail the step in which its turn comes.
+        let _ = app.reconciler.step().await;
+    }
+    assert_eq!(app.state("sound").await, "captured");
+    redis(&app, &["DEL", &hints]).await;
+    app.pass(5 * MINUTE, MINUTE).await;
+    assert_eq!(app.state("broken").await, "captured", "once mended, it goes on by itself");
+    app.finish().await;
+}
