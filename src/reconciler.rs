@@ -121,7 +121,7 @@ impl Reconciler {
     /// When Redis does not answer. Nothing is lost: the lease runs out and the permission is due again.
     pub async fn step(&self) -> Result<StepOutcome, StoreError> {
         for permission in self.store.due(CANDIDATES).await? {
-            if let Claimed::Yes(claim) = self.store.claim(&permission).await? {
+            if let Claimed::Yes(claim) = self.store.claim(&permission, self.clock.now()).await? {
                 return self.reconcile(*claim).await;
             }
         }
@@ -151,6 +151,12 @@ impl Reconciler {
         }
     }
 
+    /// The time by Redis, which leases and due times are judged by: a worker whose own clock is behind would find nothing due in what it
+    /// has claimed, and claim it again at once.
+    fn now(&self, claim: &Claim) -> Timestamp {
+        self.clock.now().saturating_add(claim.ahead).unwrap_or(Timestamp::MAX)
+    }
+
     async fn reconcile_claimed(&self, claim: &Claim) -> Result<(), Stop> {
         let mut case = Case {
             permission: claim.permission.clone(),
@@ -160,7 +166,7 @@ impl Reconciler {
             intents: claim.intents.clone(),
         };
         let findings = self.gather(claim, &mut case).await?;
-        let mut decision = decide(&case, &findings, self.clock.now(), &self.policy, self.environment);
+        let mut decision = decide(&case, &findings, self.now(claim), &self.policy, self.environment);
         count_sweep(&case, &decision);
         let mut answered = None;
         match std::mem::replace(&mut decision.act, Act::Nothing) {
@@ -184,7 +190,7 @@ impl Reconciler {
 
     /// The GETs that the hints and the due work ask for. Ended intents that a charge names join the case.
     async fn gather(&self, claim: &Claim, case: &mut Case) -> Result<Findings, Stop> {
-        let plan = plan(case, self.clock.now());
+        let plan = plan(case, self.now(claim));
         let look = if plan.permission {
             self.before_call(claim).await?;
             self.amazon.charge_permission(&claim.permission).await
@@ -233,7 +239,7 @@ impl Reconciler {
         index: usize,
         look: &Look,
     ) -> Result<Option<Verdict>, Stop> {
-        let now = self.clock.now();
+        let now = self.now(claim);
         if let Some(skew) = self.amazon.clock_skew().filter(|skew| skew.unsigned_abs() > MAX_CLOCK_SKEW) {
             let message = "our clock and Amazon's are more than 5 minutes apart: nothing is sent until they agree";
             decision.events.push(Event::attention("clock_skew", message, json!({ "skewSeconds": skew.as_secs() })));
@@ -275,7 +281,7 @@ impl Reconciler {
         }
         // The point of no return is behind us: no early exit until the verdict is in the draft.
         let verdict = self.amazon.send(signed).await;
-        settle(draft, &verdict, self.clock.now(), &self.policy);
+        settle(draft, &verdict, self.now(claim), &self.policy);
         metrics::counter!(metric::CHARGES_SENT, "verdict" => verdict_name(&verdict).to_owned()).increment(1);
         info!(
             intent = %draft.intent.id,
@@ -295,7 +301,7 @@ impl Reconciler {
             Ok(()) => self.amazon.charge_permission(&claim.permission).await,
             Err(_) => Look::Failed,
         };
-        let now = self.clock.now();
+        let now = self.now(claim);
         if look.view().is_none() {
             decision.drafts[index].intent.progress.look_at = Some(later(now, NOT_MARKED_DELAY));
         }
@@ -312,7 +318,7 @@ impl Reconciler {
     ) -> Result<(), Stop> {
         self.before_call(claim).await?;
         let outcome = self.amazon.cancel_charge(charge, "canceled by the merchant").await;
-        let now = self.clock.now();
+        let now = self.now(claim);
         let draft = &mut decision.drafts[index];
         let look_at = match outcome {
             CancelOutcome::Done => {
@@ -358,7 +364,7 @@ impl Reconciler {
     }
 
     fn commit_of<'a>(&self, claim: &'a Claim, case: &'a Case, decision: &'a Decision) -> Commit<'a> {
-        let now = self.clock.now();
+        let now = self.now(claim);
         let intents: Vec<_> = decision
             .drafts
             .iter()

@@ -54,3 +54,31 @@ async fn a_permission_whose_keys_are_broken_keeps_no_other_from_its_turn() {
     assert_eq!(app.state("broken").await, "captured", "once mended, it goes on by itself");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_worker_whose_clock_is_behind_that_of_redis_does_not_spin() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    // The store, and Redis with it, is ten minutes ahead of the worker.
+    let behind = Clock::movable();
+    app.advance(10 * MINUTE);
+    let mut amazon = app.settings.amazon_pay.clone();
+    amazon.timeout = Duration::from_secs(5);
+    let slow = Reconciler::new(
+        app.store.clone(),
+        Arc::new(AmazonPay::new(amazon, app.clock.clone()).expect("a client")),
+        Arc::new(app.settings.policy.clone()),
+        app.settings.account.environment,
+        behind,
+        CancellationToken::new(),
+    );
+    app.submit("renewal", &permission).await;
+    let mut steps = 0;
+    while slow.step().await.expect("Redis answers") != StepOutcome::Idle {
+        steps += 1;
+        assert!(steps < 10, "due again at once, again and again");
+    }
+    assert_eq!(app.creates(), 1, "what is due by Redis is due");
+    app.finish().await;
+}
