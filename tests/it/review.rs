@@ -82,3 +82,28 @@ async fn a_worker_whose_clock_is_behind_that_of_redis_does_not_spin() {
     assert_eq!(app.creates(), 1, "what is due by Redis is due");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_recovery_that_was_interrupted_while_it_held_charges_can_be_finished() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    app.submit("renewal", &permission).await;
+    app.run_due().await;
+    // The marker was lost; `init --after-loss` wrote it anew and died before it had held anything.
+    let marker = app.store.keys().marker();
+    redis(&app, &["DEL", &marker]).await;
+    assert_eq!(app.store.init(Init::AfterLoss).await.expect("Redis answers"), Initialised::Done { held: 1 });
+    let other = app.permission();
+    let mut body = TestApp::body("not-yet-held", &other);
+    body["new"] = json!(true);
+    assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+    assert_eq!(
+        app.store.init(Init::AfterLoss).await.expect("Redis answers"),
+        Initialised::Done { held: 2 },
+        "the same again finishes it"
+    );
+    assert_eq!(app.store.init(Init::EndRecovery).await.expect("Redis answers"), Initialised::Done { held: 0 });
+    assert_eq!(app.store.init(Init::AfterLoss).await.expect("Redis answers"), Initialised::Exists);
+    app.finish().await;
+}
