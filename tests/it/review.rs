@@ -107,3 +107,23 @@ async fn a_recovery_that_was_interrupted_while_it_held_charges_can_be_finished()
     assert_eq!(app.store.init(Init::AfterLoss).await.expect("Redis answers"), Initialised::Exists);
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_reconciliation_under_way_does_not_release_what_a_recovery_holds() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    let gate = Gate::new();
+    app.sandbox.inject(Operation::GetChargePermission, Fault::HoldAfter(gate.clone()));
+    app.submit("renewal", &permission).await;
+    let step = step(&app);
+    gate.reached().await;
+    // The backup was restored under a running service; now the operator says so.
+    assert_eq!(app.store.init(Init::AfterRestore).await.expect("Redis answers"), Initialised::Done { held: 1 });
+    gate.release();
+    step.await.expect("no panic");
+    assert_eq!(app.state("renewal").await, "held");
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    app.pass(DAY, HOUR).await;
+    assert_eq!(app.creates(), 0, "only the operator or the caller releases it");
+    app.finish().await;
+}

@@ -30,16 +30,21 @@ local function write_events(events)
   end
 end
 
-local function may_become(current, outcome, wanted)
+-- States that stand for a charge which Amazon has shown.
+local charged = { captured = true, authorized = true, pending = true }
+
+local function may_become(current, outcome, recovery, wanted)
   if not current then return false end
+  -- What a recovery holds gets out only by a charge that exists: a plan may rest on data older than what Amazon saw.
+  if current == 'held' and recovery == '1' then return charged[wanted] end
   if not terminal[current] then return true end
   return current ~= 'captured' and outcome == 'unverified' and wanted == 'captured'
 end
 
 for i, intent in ipairs(payload.intents) do
   local key = KEYS[7 + i]
-  local stored = redis.call('HMGET', key, 'state', 'outcome')
-  if may_become(stored[1], stored[2], intent.state) then
+  local stored = redis.call('HMGET', key, 'state', 'outcome', 'recovery')
+  if may_become(stored[1], stored[2], stored[3], intent.state) then
     local number = intent.number
     redis.call('HSET', key, 'state', intent.state, 'outcome', intent.outcome, 'charge', intent.charge, 'progress', intent.progress,
       'number', number.value, 'number_status', number.status, 'sends', number.sends, 'first_mark', number.first_mark,
