@@ -127,3 +127,34 @@ async fn a_reconciliation_under_way_does_not_release_what_a_recovery_holds() {
     assert_eq!(app.creates(), 0, "only the operator or the caller releases it");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_success_found_while_the_caller_cancels_is_reported() {
+    let app = TestApp::with(Options { timeout: Duration::from_millis(400), ..Options::default() }).await;
+    let permission = app.permission();
+    // Against the assumptions a copy of number 0 outlives X inside Amazon: its decline was final, and then it captures.
+    let copy = Gate::new();
+    app.sandbox.inject(Operation::CreateCharge, Fault::HoldInside(copy.clone()));
+    for _ in 0..2 {
+        app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    }
+    app.submit("renewal", &permission).await;
+    app.pass(2 * X, 5 * MINUTE).await;
+    assert_eq!(app.charge("renewal").await["number"], 1);
+    copy.release();
+    copy.done().await;
+    assert_eq!(app.ledger().captured_of(&permission).len(), 1);
+    app.deliver_all().await;
+    let look = Gate::new();
+    app.sandbox.inject(Operation::GetCharge, Fault::HoldAfter(look.clone()));
+    let step = step(&app);
+    look.reached().await;
+    assert_eq!(app.delete("/v1/charges/renewal").await.body["state"], "canceled");
+    look.release();
+    step.await.expect("no panic");
+    app.run_due().await;
+    assert_eq!(app.state("renewal").await, "canceled");
+    let alerts = app.events_of("account.attention").await;
+    assert!(alerts.iter().any(|alert| alert["kind"] == "charge_after_end"), "{alerts:?}");
+    app.finish().await;
+}

@@ -41,6 +41,7 @@ local function may_become(current, outcome, recovery, wanted)
   return current ~= 'captured' and outcome == 'unverified' and wanted == 'captured'
 end
 
+local overtaken = false
 for i, intent in ipairs(payload.intents) do
   local key = KEYS[7 + i]
   local stored = redis.call('HMGET', key, 'state', 'outcome', 'recovery')
@@ -58,10 +59,12 @@ for i, intent in ipairs(payload.intents) do
     write_events(intent.events)
   elseif not stored[1] or terminal[stored[1]] then
     redis.call('ZREM', KEYS[4], intent.id)
+    -- The intent ended while its worker found a charge. The hint stays, and the charge is judged again, now as one after the end.
+    overtaken = overtaken or (stored[1] and stored[1] ~= intent.state and charged[intent.state])
   end
 end
 
-for _, hint in ipairs(payload.hints) do
+for _, hint in ipairs(overtaken and {} or payload.hints) do
   if redis.call('HGET', KEYS[3], hint.field) == hint.seen then
     if hint.fate == 'defer' then
       redis.call('HSET', KEYS[3], hint.field, hint.value)
@@ -75,13 +78,16 @@ for _, hint in ipairs(payload.hints) do
   end
 end
 
-write_events(payload.events)
-redis.call('HSET', KEYS[2], 'v', '1', 'record', payload.record, 'last_commit', ARGV[5])
+if not overtaken then
+  write_events(payload.events)
+  redis.call('HSET', KEYS[2], 'record', payload.record)
+end
+redis.call('HSET', KEYS[2], 'v', '1', 'last_commit', ARGV[5])
 if payload.closed == '1' then redis.call('HSET', KEYS[2], 'closed', '1') end
 redis.call('HDEL', KEYS[2], 'lease_token', 'lease_until')
 
 local next_due
-if (redis.call('HGET', KEYS[2], 'wake') or '0') ~= ARGV[6] then
+if overtaken or (redis.call('HGET', KEYS[2], 'wake') or '0') ~= ARGV[6] then
   next_due = now
 else
   local first = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
