@@ -100,6 +100,12 @@ pub(super) async fn submit(State(state): State<ApiState>, body: Bytes) -> Result
                 "the id {id} was used with another body; an id names one charge for ever"
             )));
         }
+        Submitted::Contradicted => {
+            return Err(Problem::Conflict(
+                "numbers beyond the declared one were used: give the number of the last charge.attempted, or neither"
+                    .to_owned(),
+            ));
+        }
         Submitted::TooMany => {
             return Err(Problem::Conflict("this charge permission has too many open charges".to_owned()));
         }

@@ -52,6 +52,8 @@ pub enum Submitted {
     Same,
     /// The id was used with another body.
     Conflict,
+    /// The caller declares fewer numbers than our own data shows.
+    Contradicted,
     /// The permission has too many open intents.
     TooMany,
 }
@@ -146,6 +148,7 @@ impl Store {
             "resumed" => Submitted::Resumed,
             "same" => Submitted::Same,
             "conflict" => Submitted::Conflict,
+            "contradicted" => Submitted::Contradicted,
             "too_many" => Submitted::TooMany,
             "full" => return Err(StoreError::Full("the event stream")),
             _ => return Err(reply.unexpected()),

@@ -129,6 +129,34 @@ async fn a_reconciliation_under_way_does_not_release_what_a_recovery_holds() {
 }
 
 #[tokio::test]
+async fn a_declaration_that_our_own_data_contradicts_releases_nothing() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    app.submit("renewal", &permission).await;
+    app.run_due().await;
+    app.sandbox.inject(Operation::CreateCharge, Fault::DropAfter);
+    while app.creates() < 2 {
+        app.pass(HOUR, HOUR).await;
+    }
+    // Number 1 was charged, and nobody heard of it; then the backup of just now is restored.
+    assert_eq!(app.store.init(Init::AfterRestore).await.expect("Redis answers"), Initialised::Done { held: 1 });
+    for (name, value) in [("new", json!(true)), ("lastNumber", json!(0))] {
+        let mut body = TestApp::body("renewal", &permission);
+        body[name] = value;
+        assert_eq!(app.post("/v1/charges", &body).await.status, 409, "{name} is less than the data shows");
+        assert_eq!(app.state("renewal").await, "held");
+    }
+    let mut body = TestApp::body("renewal", &permission);
+    body["lastNumber"] = json!(1);
+    assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    app.pass(HOUR, 5 * MINUTE).await;
+    assert_eq!(app.state("renewal").await, "captured");
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_success_found_while_the_caller_cancels_is_reported() {
     let app = TestApp::with(Options { timeout: Duration::from_millis(400), ..Options::default() }).await;
     let permission = app.permission();
