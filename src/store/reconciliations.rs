@@ -149,7 +149,8 @@ impl Store {
             .collect())
     }
 
-    /// Takes the lease of a permission that is due.
+    /// Takes the lease of a permission that is due. `now` is the worker's time: what is due is due by the clock of Redis, and the claim
+    /// tells the difference.
     ///
     /// # Errors
     /// When Redis does not answer, or a record cannot be read (the permission is then tried again a lease later).
@@ -263,6 +264,7 @@ impl Store {
             inner.keys.permission(&claim.permission),
             inner.keys.intent(&intent.id),
             inner.keys.events(),
+            inner.keys.open(&claim.permission),
         ];
         let instrument = send.instrument.and_then(|digest| serde_json::to_value(digest).ok());
         let instrument = instrument.as_ref().and_then(Value::as_str).unwrap_or_default();
@@ -281,6 +283,7 @@ impl Store {
             &trigger_text(intent.progress.trigger),
             event.kind,
             &event.data,
+            intent.id.as_str(),
         ];
         let mut reply = self.run(&MARK_SEND, &keys, &args).await?;
         match reply.outcome() {

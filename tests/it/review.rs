@@ -186,3 +186,43 @@ async fn a_success_found_while_the_caller_cancels_is_reported() {
     assert!(alerts.iter().any(|alert| alert["kind"] == "charge_after_end"), "{alerts:?}");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_released_charge_whose_worker_died_after_the_mark_is_due_although_the_next_worker_could_not_send() {
+    let mut app = TestApp::start().await;
+    let permission = app.permission();
+    app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::HardDeclined)).expect("a permission");
+    app.submit("renewal", &permission).await;
+    app.run_due().await;
+    assert_eq!(app.state("renewal").await, "parked");
+    let gate = Gate::new();
+    app.sandbox.inject(Operation::CreateCharge, Fault::HoldAfter(gate.clone()));
+    app.sandbox.buyer_updates_instrument(&permission, "MasterCard ****2222").expect("a permission");
+    app.advance(MINUTE);
+    app.deliver_all().await;
+    let step = step(&app);
+    gate.reached().await;
+    step.abort();
+    let _ = step.await;
+    gate.release();
+    app.restart().await;
+    drop(app.sandbox.notifications());
+    app.advance(4 * MINUTE);
+    // The next worker finds its clock far from Amazon's, and sends nothing.
+    let ahead = Clock::movable();
+    ahead.advance(app.clock.now().duration_since(ahead.now()).unsigned_abs() + 10 * MINUTE);
+    app.sandbox.set_date_tolerance(HOUR);
+    let other = Reconciler::new(
+        app.store.clone(),
+        Arc::new(AmazonPay::new(app.settings.amazon_pay.clone(), ahead).expect("a client")),
+        Arc::new(app.settings.policy.clone()),
+        app.settings.account.environment,
+        app.clock.clone(),
+        CancellationToken::new(),
+    );
+    other.step().await.expect("Redis answers");
+    assert_eq!(app.creates(), 2);
+    app.pass(10 * MINUTE, MINUTE).await;
+    assert_eq!(app.state("renewal").await, "captured", "an unknown number waits for no sweep");
+    app.finish().await;
+}
