@@ -226,3 +226,134 @@ async fn a_released_charge_whose_worker_died_after_the_mark_is_due_although_the_
     assert_eq!(app.state("renewal").await, "captured", "an unknown number waits for no sweep");
     app.finish().await;
 }
+
+/// The mutations "seen before the journal" and "seen before the wake": an error in the middle of the script leaves no trace that
+/// would turn the redelivery away.
+#[tokio::test]
+async fn an_error_in_the_middle_of_accepting_lets_the_redelivery_do_everything() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    let key = app.store.keys().permission(&permission.parse().expect("an id"));
+    redis(&app, &["HSET", &key, "wake", "not a number"]).await;
+    let message = notification_of(&app, &permission);
+    assert_eq!(app.post_ipn(&message.body, &message.headers).await, 503);
+    redis(&app, &["HDEL", &key, "wake"]).await;
+    assert_eq!(app.post_ipn(&message.body, &message.headers).await, 200);
+    app.run_due().await;
+    assert_eq!(app.ledger().requests_of(Operation::GetChargePermission).len(), 1, "the notification was not lost");
+    app.finish().await;
+}
+
+/// The mutations "accept shortens a lease" and "claim ignores the lease", each by itself.
+#[tokio::test]
+async fn neither_a_notification_nor_a_score_in_the_schedule_ends_a_lease() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    let gate = Gate::new();
+    app.sandbox.inject(Operation::GetChargePermission, Fault::HoldAfter(gate.clone()));
+    app.submit("renewal", &permission).await;
+    let step = step(&app);
+    gate.reached().await;
+    let schedule = app.store.keys().schedule();
+    let score = |app: &TestApp| {
+        let (redis, schedule, permission) = (app.redis.url(), schedule.clone(), permission.clone());
+        async move {
+            let client = redis::Client::open(redis).expect("a URL");
+            let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+            let score: f64 =
+                redis::cmd("ZSCORE").arg(schedule).arg(permission).query_async(&mut connection).await.expect("ZSCORE");
+            score
+        }
+    };
+    let before = score(&app).await;
+    let message = notification_of(&app, &permission);
+    assert_eq!(app.post_ipn(&message.body, &message.headers).await, 200);
+    assert!((score(&app).await - before).abs() < 0.5, "while a lease runs nobody but its holder writes the score");
+    redis(&app, &["ZADD", &schedule, "1", &permission]).await;
+    assert_eq!(app.reconciler.step().await.expect("Redis answers"), StepOutcome::Idle, "the lease record decides");
+    gate.release();
+    step.await.expect("no panic");
+    app.run_due().await;
+    assert_eq!(app.creates(), 1);
+    app.finish().await;
+}
+
+/// Each check of the mark by itself: what may come between a worker's decision and its send.
+#[tokio::test]
+async fn the_mark_sees_everything_that_came_between_the_decision_and_the_send() {
+    let app = TestApp::start().await;
+    let permission: ChargePermissionId = app.permission().parse().expect("an id");
+    app.submit("renewal", permission.as_str()).await;
+    let Claimed::Yes(claim) = app.store.claim(&permission, app.clock.now()).await.expect("Redis answers") else {
+        panic!("not due")
+    };
+    let intent = &claim.intents[0];
+    let send = |needed| Send { intent, stored_state: "scheduled", instrument: None, needed };
+    let soon = Duration::from_secs(25);
+    let keys = app.store.keys();
+    let (of_intent, of_permission) = (keys.intent(&intent.id), keys.permission(&permission));
+    for (key, field, value, why) in [
+        (&of_intent, "cancel_at", "1", "a cancellation was accepted"),
+        (&of_permission, "closed", "1", "the charge permission is closed"),
+        (&of_intent, "state", "canceled", "the intent is canceled"),
+        (&of_intent, "state", "held", "the intent is held"),
+        (&of_intent, "state", "parked", "the intent is parked"),
+        (&of_intent, "number", "1", "the number is 1"),
+        (&of_intent, "number_status", "unknown", "the number was marked before"),
+    ] {
+        let before: Option<String> =
+            redis::cmd("HGET").arg(key).arg(field).query_async(&mut app.connection().await).await.expect("HGET");
+        redis(&app, &["HSET", key, field, value]).await;
+        let marked = app.store.mark(&claim, &send(soon)).await.expect("Redis answers");
+        assert_eq!(marked, Marked::Refused(why.to_owned()));
+        redis(&app, &["HSET", key, field, before.as_deref().unwrap_or("")]).await;
+    }
+    assert_eq!(app.post("/v1/stop", &json!({})).await.status, 200);
+    assert_eq!(app.store.mark(&claim, &send(soon)).await.expect("Redis answers"), Marked::Stopped);
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    app.advance(3 * MINUTE - Duration::from_secs(20));
+    assert_eq!(
+        app.store.mark(&claim, &send(soon)).await.expect("Redis answers"),
+        Marked::LostLease,
+        "20 s of lease are left, and the call may take longer"
+    );
+    assert!(app.events_of("charge.attempted").await.is_empty());
+    app.store.release(&claim, Duration::ZERO).await.expect("Redis answers");
+    app.run_due().await;
+    assert_eq!(app.state("renewal").await, "captured");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_lease_was_taken_over_can_write_nothing() {
+    let app = TestApp::start().await;
+    let permission: ChargePermissionId = app.permission().parse().expect("an id");
+    app.submit("renewal", permission.as_str()).await;
+    let claim = async || match app.store.claim(&permission, app.clock.now()).await.expect("Redis answers") {
+        Claimed::Yes(claim) => claim,
+        Claimed::No => panic!("not due"),
+    };
+    let first = claim().await;
+    app.advance(3 * MINUTE + Duration::from_secs(1));
+    let second = claim().await;
+    let intent = &first.intents[0];
+    let send = Send { intent, stored_state: "scheduled", instrument: None, needed: MINUTE };
+    assert_eq!(app.store.mark(&first, &send).await.expect("Redis answers"), Marked::LostLease);
+    assert_eq!(app.store.renew(&first).await.expect("Redis answers"), Renewed::Lost);
+    let commit = Commit {
+        record: &first.record,
+        closed: true,
+        events: &[],
+        hints: Vec::new(),
+        hints_due: None,
+        intents: Vec::new(),
+        not_before: None,
+    };
+    assert_eq!(app.store.commit(&first, &commit).await.expect("Redis answers"), Committed::LostLease);
+    app.store.release(&first, Duration::ZERO).await.expect("Redis answers");
+    assert_eq!(app.store.renew(&second).await.expect("Redis answers"), Renewed::Yes, "the second still holds it");
+    app.store.release(&second, Duration::ZERO).await.expect("Redis answers");
+    app.run_due().await;
+    assert_eq!(app.state("renewal").await, "captured");
+    app.finish().await;
+}
