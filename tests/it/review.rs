@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amazon_pay_ipn::amazon_pay::AmazonPay;
+use amazon_pay_ipn::app::App;
 use amazon_pay_ipn::clock::Clock;
+use amazon_pay_ipn::model::charge_intent::NumberStatus;
 use amazon_pay_ipn::model::ids::ChargePermissionId;
 use amazon_pay_ipn::reconciler::{Reconciler, StepOutcome};
 use amazon_pay_ipn::sandbox::{DeclineCode, Fault, Gate, NotificationType, ObjectType, Operation, Outcome};
@@ -15,7 +17,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{DAY, HOUR, MINUTE, Options, TestApp, X};
+use crate::support::{DAY, HOUR, MINUTE, Options, TestApp, X, metrics};
 
 /// Runs one Redis command and drops its answer.
 async fn redis(app: &TestApp, words: &[&str]) {
@@ -308,6 +310,14 @@ async fn the_mark_sees_everything_that_came_between_the_decision_and_the_send() 
         assert_eq!(marked, Marked::Refused(why.to_owned()));
         redis(&app, &["HSET", key, field, before.as_deref().unwrap_or("")]).await;
     }
+    // A repeat passes a cancellation, and yet not the end.
+    redis(&app, &["HSET", &of_intent, "state", "canceled", "number_status", "unknown"]).await;
+    let mut ended = intent.clone();
+    ended.number.status = NumberStatus::Unknown;
+    let repeat = Send { intent: &ended, ..send(soon) };
+    let refused = Marked::Refused("the intent is canceled".to_owned());
+    assert_eq!(app.store.mark(&claim, &repeat).await.expect("Redis answers"), refused);
+    redis(&app, &["HSET", &of_intent, "state", "scheduled", "number_status", "fresh"]).await;
     assert_eq!(app.post("/v1/stop", &json!({})).await.status, 200);
     assert_eq!(app.store.mark(&claim, &send(soon)).await.expect("Redis answers"), Marked::Stopped);
     assert_eq!(app.delete("/v1/stop").await.status, 200);
@@ -355,5 +365,28 @@ async fn a_worker_whose_lease_was_taken_over_can_write_nothing() {
     app.store.release(&second, Duration::ZERO).await.expect("Redis answers");
     app.run_due().await;
     assert_eq!(app.state("renewal").await, "captured");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_under_way_when_the_service_is_told_to_stop_is_committed_and_no_other_starts() {
+    let app = TestApp::start().await;
+    let (first, second) = (app.permission(), app.permission());
+    let service = App::start(app.settings.clone(), app.clock.clone(), metrics()).await.expect("the service starts");
+    let stop = CancellationToken::new();
+    let gate = Gate::new();
+    app.sandbox.inject(Operation::CreateCharge, Fault::HoldAfter(gate.clone()));
+    app.submit("in-hand", &first).await;
+    let served = tokio::spawn(service.run_until(stop.clone().cancelled_owned()));
+    gate.reached().await;
+    app.submit("waiting", &second).await;
+    stop.cancel();
+    tokio::task::yield_now().await;
+    gate.release();
+    served.await.expect("no panic").expect("an orderly end");
+    assert_eq!(app.state("in-hand").await, "captured");
+    assert_eq!((app.state("waiting").await.as_str(), app.creates()), ("scheduled", 1));
+    app.run_due().await;
+    assert_eq!(app.state("waiting").await, "captured");
     app.finish().await;
 }
