@@ -118,9 +118,9 @@ impl App {
         tasks.spawn(serve(internal, internal::router(api), shutdown.clone()));
         for _ in 0..workers {
             let reconciler = reconciler.clone();
-            tasks.spawn(async move { reconciler.run().await });
+            tasks.spawn(vital(shutdown.clone(), async move { reconciler.run().await }));
         }
-        tasks.spawn(keep_house(store, shutdown.clone()));
+        tasks.spawn(vital(shutdown.clone(), keep_house(store, shutdown.clone())));
         tasks.close();
 
         let asked = tokio::select! {
@@ -130,7 +130,7 @@ impl App {
         info!("stopping: no new work; finishing what is in hand");
         shutdown.cancel();
         tokio::time::timeout(DRAIN, tasks.wait()).await.context("work in hand was not finished within 60 s")?;
-        if asked { Ok(()) } else { Err(anyhow!("a listener failed")) }
+        if asked { Ok(()) } else { Err(anyhow!("a listener or a worker failed")) }
     }
 }
 
@@ -147,6 +147,12 @@ async fn serve(listener: TcpListener, router: axum::Router, shutdown: Cancellati
     }
 }
 
+/// A part without which the process must not go on: its end, a panic included, stops everything, so that the process is started anew.
+async fn vital(shutdown: CancellationToken, part: impl Future<Output = ()>) {
+    let _stops_all = shutdown.drop_guard();
+    part.await;
+}
+
 async fn keep_house(store: Store, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         match store.trim_events().await {
@@ -158,5 +164,18 @@ async fn keep_house(store: Store, shutdown: CancellationToken) {
             () = shutdown.cancelled() => {}
             () = tokio::time::sleep(HOUSEKEEPING) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_panics_stops_the_process_instead_of_leaving_it_deaf() {
+        let shutdown = CancellationToken::new();
+        let worker = tokio::spawn(vital(shutdown.clone(), async { panic!("a bug") }));
+        assert!(worker.await.is_err());
+        assert!(shutdown.is_cancelled());
     }
 }

@@ -5,6 +5,7 @@
 //! same idempotency key.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -58,6 +59,8 @@ pub struct Reconciler {
     environment: Environment,
     clock: Clock,
     shutdown: CancellationToken,
+    /// When a wrong clock was last told of, in milliseconds.
+    skew_told_ms: Arc<AtomicI64>,
 }
 
 /// What a step did.
@@ -97,7 +100,7 @@ impl Reconciler {
         clock: Clock,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { store, amazon, policy, environment, clock, shutdown }
+        Self { store, amazon, policy, environment, clock, shutdown, skew_told_ms: Arc::default() }
     }
 
     /// Steps until told to stop.
@@ -125,7 +128,7 @@ impl Reconciler {
     /// When Redis does not answer. Nothing is lost: the lease runs out and the permission is due again.
     pub async fn step(&self) -> Result<StepOutcome, StoreError> {
         for permission in self.store.due(CANDIDATES).await? {
-            if let Claimed::Yes(claim) = self.store.claim(&permission).await? {
+            if let Claimed::Yes(claim) = self.store.claim(&permission, self.clock.now()).await? {
                 return self.reconcile(*claim).await;
             }
         }
@@ -155,6 +158,12 @@ impl Reconciler {
         }
     }
 
+    /// The time by Redis, which leases and due times are judged by: a worker whose own clock is behind would find nothing due in what it
+    /// has claimed, and claim it again at once.
+    fn now(&self, claim: &Claim) -> Timestamp {
+        self.clock.now().saturating_add(claim.ahead).unwrap_or(Timestamp::MAX)
+    }
+
     async fn reconcile_claimed(&self, claim: &Claim) -> Result<(), Stop> {
         let mut case = Case {
             permission: claim.permission.clone(),
@@ -164,7 +173,7 @@ impl Reconciler {
             intents: claim.intents.clone(),
         };
         let findings = self.gather(claim, &mut case).await?;
-        let mut decision = decide(&case, &findings, self.clock.now(), &self.policy, self.environment);
+        let mut decision = decide(&case, &findings, self.now(claim), &self.policy, self.environment);
         count_sweep(&case, &decision);
         let mut answered = None;
         match std::mem::replace(&mut decision.act, Act::Nothing) {
@@ -183,12 +192,16 @@ impl Reconciler {
             Some(Verdict::Charge(view)) => Some(*view),
             _ => None,
         };
+        if let Some(charge) = charge.as_ref().filter(|charge| charge.state.is_final()) {
+            // The notification of our own charge then costs no call.
+            decision.record.remember_charge(charge.id.clone(), charge.state.as_str());
+        }
         self.commit(claim, &case, &decision, charge.as_ref()).await
     }
 
     /// The GETs that the hints and the due work ask for. Ended intents that a charge names join the case.
     async fn gather(&self, claim: &Claim, case: &mut Case) -> Result<Findings, Stop> {
-        let plan = plan(case, self.clock.now());
+        let plan = plan(case, self.now(claim));
         let look = if plan.permission {
             self.before_call(claim).await?;
             self.amazon.charge_permission(&claim.permission).await
@@ -228,6 +241,16 @@ impl Reconciler {
         }
     }
 
+    /// Every charge meets the same wrong clock: one alert an hour and process says it.
+    fn tells_of_skew(&self, now: Timestamp) -> bool {
+        let now_ms = now.as_millisecond();
+        let hour_ms = 3_600_000;
+        let told = self.skew_told_ms.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |told_ms| {
+            (now_ms.saturating_sub(told_ms) >= hour_ms).then_some(now_ms)
+        });
+        told.is_ok()
+    }
+
     /// Sign, mark, send: in this order, and each once. Returns the verdict if the request went out.
     async fn send(
         &self,
@@ -237,10 +260,12 @@ impl Reconciler {
         index: usize,
         look: &Look,
     ) -> Result<Option<Verdict>, Stop> {
-        let now = self.clock.now();
+        let now = self.now(claim);
         if let Some(skew) = self.amazon.clock_skew().filter(|skew| skew.unsigned_abs() > MAX_CLOCK_SKEW) {
-            let message = "our clock and Amazon's are more than 5 minutes apart: nothing is sent until they agree";
-            decision.events.push(Event::attention("clock_skew", message, json!({ "skewSeconds": skew.as_secs() })));
+            if self.tells_of_skew(now) {
+                let message = "our clock and Amazon's are more than 5 minutes apart: nothing is sent until they agree";
+                decision.events.push(Event::attention("clock_skew", message, json!({ "skewSeconds": skew.as_secs() })));
+            }
             decision.not_before = Some(later(now, ACCOUNT_PROBE));
             return Ok(None);
         }
@@ -279,7 +304,7 @@ impl Reconciler {
         }
         // The point of no return is behind us: no early exit until the verdict is in the draft.
         let verdict = self.amazon.send(signed).await;
-        settle(draft, &verdict, self.clock.now(), &self.policy);
+        settle(draft, &verdict, self.now(claim), &self.policy);
         metrics::counter!(metric::CHARGES_SENT, "verdict" => verdict_name(&verdict).to_owned()).increment(1);
         info!(
             intent = %draft.intent.id,
@@ -299,7 +324,7 @@ impl Reconciler {
             Ok(()) => self.amazon.charge_permission(&claim.permission).await,
             Err(_) => Look::Failed,
         };
-        let now = self.clock.now();
+        let now = self.now(claim);
         if look.view().is_none() {
             decision.drafts[index].intent.progress.look_at = Some(later(now, NOT_MARKED_DELAY));
         }
@@ -316,7 +341,7 @@ impl Reconciler {
     ) -> Result<(), Stop> {
         self.before_call(claim).await?;
         let outcome = self.amazon.cancel_charge(charge, "canceled by the merchant").await;
-        let now = self.clock.now();
+        let now = self.now(claim);
         let draft = &mut decision.drafts[index];
         let retry = match outcome {
             CancelOutcome::Done => {
@@ -365,7 +390,7 @@ impl Reconciler {
     }
 
     fn commit_of<'a>(&self, claim: &'a Claim, case: &'a Case, decision: &'a Decision) -> Commit<'a> {
-        let now = self.clock.now();
+        let now = self.now(claim);
         let intents: Vec<_> = decision
             .drafts
             .iter()

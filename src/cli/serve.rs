@@ -18,10 +18,12 @@ pub async fn run(given: Given) -> ExitCode {
         Err(wrong) => return mistakes::report(&wrong),
     };
     telemetry::start_logging(format, &filter);
+    // Before anything is ready: a signal that comes first would end the process without a drain.
+    let stop = told_to_stop();
     let metrics = telemetry::start_metrics();
     let clock = settings.clock();
     let result = match App::start(settings, clock, metrics).await {
-        Ok(app) => app.run_until(told_to_stop()).await,
+        Ok(app) => app.run_until(stop).await,
         Err(error) => return mistakes::fail(&error),
     };
     match result {
@@ -33,14 +35,17 @@ pub async fn run(given: Given) -> ExitCode {
     }
 }
 
-async fn told_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        error!("signals cannot be received: stop this process with SIGKILL");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Listens from the call on; completes with the first signal.
+fn told_to_stop() -> impl Future<Output = ()> + Send {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            error!("signals cannot be received: stop this process with SIGKILL");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }

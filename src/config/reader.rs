@@ -20,6 +20,8 @@ const DAY: Duration = Duration::from_hours(24);
 const MIN_TOKEN_CHARS: usize = 16;
 /// Amazon answers within 30 s in Japan; a time-out below that gives up on answers that come.
 const MIN_LIVE_TIMEOUT: Duration = Duration::from_secs(35);
+/// A process that is told to stop has 60 s: for the call in hand, and for storing what it said.
+const MAX_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Reads settings and collects mistakes.
 pub(super) struct Reader {
@@ -341,6 +343,11 @@ impl Reader {
         if timeout + LEASE_MARGIN > store.lease {
             let most = store.lease.saturating_sub(LEASE_MARGIN);
             self.mistake("AMAZON_PAY_TIMEOUT", format!("expected at most {most:?}, so that a lease outlasts a call"));
+        } else if timeout > MAX_TIMEOUT {
+            self.mistake(
+                "AMAZON_PAY_TIMEOUT",
+                "expected at most 45s: a process that is told to stop has 60 s to finish its call and to store the answer",
+            );
         }
         if store.confirmation_delay <= timeout {
             self.mistake("CONFIRMATION_DELAY", "expected longer than AMAZON_PAY_TIMEOUT");
@@ -468,6 +475,7 @@ mod tests {
     fn what_must_outlast_what_is_checked() {
         assert_eq!(wrong(|given| given.dedupe_ttl = set("15d")), ["DEDUPE_TTL"]);
         assert_eq!(wrong(|given| given.amazon_pay_timeout = set("170s")), ["AMAZON_PAY_TIMEOUT"]);
+        assert_eq!(wrong(|given| given.amazon_pay_timeout = set("46s")), ["AMAZON_PAY_TIMEOUT"], "longer than a drain");
         assert_eq!(wrong(|given| given.confirmation_delay = set("45s")), ["CONFIRMATION_DELAY"]);
         let short_in_live = wrong(|given| {
             given.amazon_pay_public_key_id = set("LIVE-ABC");

@@ -14,6 +14,8 @@ use crate::store::charges::{Declared, Submission};
 const MAX_SOFT_DESCRIPTOR_CHARS: usize = 16;
 /// Longest text of metadata that Amazon takes.
 const MAX_METADATA_CHARS: usize = 255;
+/// No intent comes near this number.
+const MAX_NUMBER: u32 = 10_000;
 /// No charge is planned further ahead than this many days.
 const MAX_AHEAD_DAYS: i64 = 366;
 
@@ -132,6 +134,10 @@ impl Checker {
                 None
             }
             (true, None) => Some(Declared::New),
+            (false, Some(number)) if number > MAX_NUMBER => {
+                self.wrong("lastNumber", format!("expected at most {MAX_NUMBER}"));
+                None
+            }
             (false, Some(number)) => Some(Declared::LastNumber(number)),
             (false, None) => Some(Declared::Nothing),
         };

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -88,8 +89,12 @@ fn may_still_charge(intent: &ChargeIntent) -> bool {
 }
 
 /// `POST /v1/charges`.
-pub(super) async fn submit(State(state): State<ApiState>, body: Bytes) -> Result<Response, Problem> {
+pub(super) async fn submit(
+    State(state): State<ApiState>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
     let inner = &state.0;
+    let body = body.map_err(Problem::Unreadable)?;
     let submission = charge_body::read(&body, &inner.account, inner.clock.now()).map_err(Problem::Invalid)?;
     let id = submission.id.clone();
     let status = match inner.store.submit_charge(&submission).await? {
@@ -100,10 +105,11 @@ pub(super) async fn submit(State(state): State<ApiState>, body: Bytes) -> Result
                 "the id {id} was used with another body; an id names one charge for ever"
             )));
         }
-        Submitted::Contradicts => {
-            let detail =
-                format!("higher numbers than declared were sent for {id}; look at its charge.attempted events");
-            return Err(Problem::Conflict(detail));
+        Submitted::Contradicted => {
+            return Err(Problem::Conflict(
+                "numbers beyond the declared one were used: give the number of the last charge.attempted, or neither"
+                    .to_owned(),
+            ));
         }
         Submitted::TooMany => {
             return Err(Problem::Conflict("this charge permission has too many open charges".to_owned()));

@@ -1,5 +1,6 @@
 //! Errors of the internal API as RFC 9457 problem details.
 
+use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use problem_details::ProblemDetails;
@@ -22,6 +23,10 @@ pub(super) struct FieldError {
 pub(super) enum Problem {
     /// 400: the request names its wrong fields.
     Invalid(Vec<FieldError>),
+    /// The body could not be read: too large, or broken off.
+    Unreadable(BytesRejection),
+    /// 405.
+    WrongMethod,
     /// 401: no or a wrong bearer token.
     Unauthorized,
     /// 404.
@@ -46,6 +51,8 @@ impl IntoResponse for Problem {
                 .with_detail("the request is not valid")
                 .with_extensions(Errors { errors })
                 .into_response(),
+            Self::Unreadable(rejection) => plain(rejection.status(), rejection.body_text()),
+            Self::WrongMethod => plain(StatusCode::METHOD_NOT_ALLOWED, "the resource has no such method".to_owned()),
             Self::Unauthorized => plain(
                 StatusCode::UNAUTHORIZED,
                 "expected `Authorization: Bearer` with the token of the internal API".to_owned(),

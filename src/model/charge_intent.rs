@@ -12,6 +12,9 @@ use super::charge_request::ChargeRequest;
 use super::ids::{ChargeId, IntentId};
 use super::permission::InstrumentDigest;
 
+/// Why an intent is held after a loss of data.
+pub const RECOVERY: &str = "recovery";
+
 /// What is known about the current number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -193,7 +193,9 @@ fn go_on(
         events = permission::observe(&mut record, &case.permission, &findings.look, heard_at.is_some(), now);
         apply_charges(&mut drafts, &mut record, &mut events, findings, now, policy);
     }
-    let context = Context { now, policy, look: &findings.look, closed, reasons: record.reasons.clone(), heard_at };
+    let charges = findings.charges.as_slice();
+    let reasons = record.reasons.clone();
+    let context = Context { now, policy, look: &findings.look, closed, reasons, heard_at, charges };
     let mut wants: Vec<(usize, Want)> = Vec::new();
     for (index, draft) in drafts.iter_mut().enumerate() {
         let want = if foreign { stop_foreign(draft, now) } else { advance(draft, &context) };
@@ -259,6 +261,7 @@ pub(super) struct Context<'a> {
     pub(super) closed: bool,
     pub(super) reasons: Vec<String>,
     pub(super) heard_at: Option<Timestamp>,
+    pub(super) charges: &'a [(ChargeId, ChargeLook)],
 }
 
 impl Context<'_> {
@@ -367,6 +370,16 @@ fn choose(drafts: &mut [Draft], wants: &[(usize, Want)], now: Timestamp, policy:
     Act::Nothing
 }
 
+/// Whether the charge that the intent waits for was asked for in this reconciliation.
+fn was_read(stage: &Stage, charges: &[(ChargeId, ChargeLook)]) -> bool {
+    match stage {
+        Stage::Pending { charge, .. } | Stage::Authorized { charge, .. } => {
+            charges.iter().any(|(read, _)| read == charge)
+        }
+        _ => false,
+    }
+}
+
 /// When the permission, or the charge, is looked at although nothing happens.
 fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
     let now = context.now;
@@ -382,11 +395,14 @@ fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
         }
     };
     let next = sweep.next(now);
+    let read = was_read(draft.intent.stage(), context.charges);
     let look_at = &mut draft.intent.progress.look_at;
     match context.look {
         // A look at the permission that is due stays due until Amazon answers one.
         Look::Failed | Look::AccountFault | Look::NotAsked if asks_for_permission && look_at.is_some() => {}
         Look::Failed | Look::AccountFault if asks_for_permission => *look_at = Some(now),
+        // A charge that there was no call left for stays due.
+        _ if !asks_for_permission && !read && look_at.is_some() => {}
         _ if look_at.is_none_or(|at| at <= now) => *look_at = Some(next),
         _ => {}
     }

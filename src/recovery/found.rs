@@ -8,7 +8,7 @@ use super::draft::Draft;
 use super::policy::{Policy, Sweep};
 use super::settle::{ask_again, confirm, declined};
 use crate::model::charge::{ChargeState, ChargeView};
-use crate::model::charge_intent::{NumberStatus, Outcome, Stage};
+use crate::model::charge_intent::{NumberStatus, Outcome, RECOVERY, Stage};
 use crate::model::event::{Event, EventType};
 use crate::model::ids::ChargeId;
 use crate::model::verdict::Decline;
@@ -30,6 +30,11 @@ pub fn found(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy: &Poli
         return;
     }
     let known = follows(draft, &view.id);
+    // What a recovery holds gets out by a success or by the operator, never by news about an older number.
+    let held = matches!(draft.intent.stage(), Stage::Held { reason } if reason == RECOVERY);
+    if held && !view.state.is_success() {
+        return;
+    }
     if view.state.is_success() && !known && holds_another_charge(draft) {
         second_success(draft, view);
         return;

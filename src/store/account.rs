@@ -9,7 +9,7 @@ use serde_json::json;
 use super::record::{StoredIntent, read, read_time};
 use super::script::{HOLD_INTENT, INIT_ACCOUNT, SET_STOP};
 use super::{Store, StoreError};
-use crate::model::charge_intent::Stage;
+use crate::model::charge_intent::{RECOVERY, Stage};
 use crate::model::event::{Event, EventType};
 use crate::model::ids::IntentId;
 
@@ -186,9 +186,9 @@ impl Store {
     async fn try_hold(&self, stored: &StoredIntent) -> Result<Option<bool>, StoreError> {
         let inner = &self.0;
         let mut held = stored.intent.clone();
-        held.progress.stage = Stage::Held { reason: "recovery".to_owned() };
+        held.progress.stage = Stage::Held { reason: RECOVERY.to_owned() };
         let permission = &held.request.charge_permission_id;
-        let event = Event::of_charge(EventType::ChargeHeld, &held, json!({ "reason": "recovery" }));
+        let event = Event::of_charge(EventType::ChargeHeld, &held, json!({ "reason": RECOVERY }));
         let keys = [
             inner.keys.marker(),
             inner.keys.intent(&held.id),

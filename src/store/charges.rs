@@ -10,7 +10,7 @@ pub use super::record::StoredIntent;
 use super::record::read;
 use super::script::{CANCEL_CHARGE, SUBMIT_CHARGE};
 use super::{Store, StoreError, millis};
-use crate::model::charge_intent::{ChargeIntent, Number, Outcome, Progress, Stage, Why};
+use crate::model::charge_intent::{ChargeIntent, Number, Outcome, Progress, RECOVERY, Stage, Why};
 use crate::model::charge_request::ChargeRequest;
 use crate::model::event::{Event, EventType};
 use crate::model::ids::{IntentId, hex_prefix};
@@ -52,10 +52,10 @@ pub enum Submitted {
     Same,
     /// The id was used with another body.
     Conflict,
+    /// The caller declares fewer numbers than our own data shows.
+    Contradicted,
     /// The permission has too many open intents.
     TooMany,
-    /// The declaration contradicts the data: higher numbers than declared were marked.
-    Contradicts,
 }
 
 /// What became of a cancellation.
@@ -86,7 +86,7 @@ impl Store {
         let at = submission.not_before.map_or(now, |at| at.max(now));
         let why = if submission.declared == Declared::Nothing { Why::Attempt } else { why_of(submission.declared) };
         let progress = Progress::new(Stage::Scheduled { at, why }, at);
-        let held = Progress::new(Stage::Held { reason: "recovery".to_owned() }, at);
+        let held = Progress::new(Stage::Held { reason: RECOVERY.to_owned() }, at);
         let intent = |progress: &Progress| ChargeIntent {
             id: id.clone(),
             request: submission.request.clone(),
@@ -101,7 +101,7 @@ impl Store {
         };
         let scheduled =
             Event::of_charge(EventType::ChargeScheduled, &intent(&progress), json!({ "at": at, "why": why }));
-        let held_event = Event::of_charge(EventType::ChargeHeld, &intent(&held), json!({ "reason": "recovery" }));
+        let held_event = Event::of_charge(EventType::ChargeHeld, &intent(&held), json!({ "reason": RECOVERY }));
         let keys = [
             inner.keys.marker(),
             inner.keys.intent(id),
@@ -148,8 +148,8 @@ impl Store {
             "resumed" => Submitted::Resumed,
             "same" => Submitted::Same,
             "conflict" => Submitted::Conflict,
+            "contradicted" => Submitted::Contradicted,
             "too_many" => Submitted::TooMany,
-            "contradicts" => Submitted::Contradicts,
             "full" => return Err(StoreError::Full("the event stream")),
             _ => return Err(reply.unexpected()),
         };

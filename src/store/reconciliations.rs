@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use redis::AsyncCommands;
 use serde_json::{Value, json};
 use tracing::error;
@@ -27,8 +27,8 @@ pub struct Claim {
     pub token: String,
     /// The wake number read.
     pub wake: String,
-    /// Redis time at the claim.
-    pub at: Timestamp,
+    /// How far Redis's clock was ahead of the worker's at the claim.
+    pub ahead: SignedDuration,
     /// Whether a Closed state was ever seen.
     pub closed: bool,
     /// What the last looks showed.
@@ -149,11 +149,12 @@ impl Store {
             .collect())
     }
 
-    /// Takes the lease of a permission that is due.
+    /// Takes the lease of a permission that is due. `now` is the worker's time: what is due is due by the clock of Redis, and the claim
+    /// tells the difference.
     ///
     /// # Errors
     /// When Redis does not answer, or a record cannot be read (the permission is then tried again a lease later).
-    pub async fn claim(&self, permission: &ChargePermissionId) -> Result<Claimed, StoreError> {
+    pub async fn claim(&self, permission: &ChargePermissionId, now: Timestamp) -> Result<Claimed, StoreError> {
         let inner = &self.0;
         let keys = [
             inner.keys.marker(),
@@ -179,7 +180,7 @@ impl Store {
             permission: permission.clone(),
             token: reply.take(1)?,
             wake: reply.take(2)?,
-            at: read_time(&at).ok_or_else(|| reply.unexpected())?,
+            ahead: read_time(&at).ok_or_else(|| reply.unexpected())?.duration_since(now),
             closed: closed == "1",
             record: read_record(&keys[2], &record)?,
             hints: hints
@@ -263,6 +264,7 @@ impl Store {
             inner.keys.permission(&claim.permission),
             inner.keys.intent(&intent.id),
             inner.keys.events(),
+            inner.keys.open(&claim.permission),
         ];
         let instrument = send.instrument.and_then(|digest| serde_json::to_value(digest).ok());
         let instrument = instrument.as_ref().and_then(Value::as_str).unwrap_or_default();
@@ -281,6 +283,7 @@ impl Store {
             &trigger_text(intent.progress.trigger),
             event.kind,
             &event.data,
+            intent.id.as_str(),
         ];
         let mut reply = self.run(&MARK_SEND, &keys, &args).await?;
         match reply.outcome() {

@@ -139,7 +139,12 @@ async fn redis_gone_answers_503_and_the_redelivery_is_accepted_without_a_restart
     assert_eq!(app.get("/readyz").await.status, 503);
     assert_eq!(app.get("/healthz").await.status, 200);
     app.redis.start_again().expect("Redis starts again");
-    assert_eq!(app.post_ipn(&message.body, &message.headers).await, 200);
+    // The first command may still find the old connection; SNS comes again.
+    let mut statuses = vec![app.post_ipn(&message.body, &message.headers).await];
+    while statuses.len() < 4 && statuses.last() == Some(&503) {
+        statuses.push(app.post_ipn(&message.body, &message.headers).await);
+    }
+    assert_eq!(statuses.last(), Some(&200), "{statuses:?}");
     assert_eq!(app.get("/readyz").await.status, 200);
     assert_eq!(app.journal().await.len(), 1);
     app.run_due().await;

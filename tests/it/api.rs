@@ -129,3 +129,22 @@ async fn the_metrics_count_what_happened() {
     app.run_due().await;
     app.finish().await;
 }
+
+#[tokio::test]
+async fn errors_of_the_api_are_problem_details_whoever_raises_them() {
+    let app = TestApp::start().await;
+    let large = json!({ "id": "x".repeat(65 * 1024) });
+    for (answer, status) in [
+        (app.post("/v1/charges", &large).await, 413),
+        (app.get("/v1/charges").await, 405),
+        (app.get("/v1/nothing").await, 404),
+    ] {
+        assert_eq!(
+            (answer.status, answer.body["status"].as_u64()),
+            (status, Some(u64::from(status))),
+            "{}",
+            answer.body
+        );
+    }
+    app.finish().await;
+}

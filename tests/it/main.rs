@@ -13,4 +13,5 @@ mod process;
 mod processes;
 mod protocol;
 mod recovery;
+mod review;
 mod support;

@@ -383,13 +383,15 @@ async fn a_charge_that_is_not_ours_is_reported_once() {
     app.submit("renewal", &permission).await;
     app.run_due().await;
     let ours = app.charge("renewal").await["chargeId"].as_str().expect("a charge").to_owned();
-    // The same charge, told of under a permission that has no such intent any more.
+    // The same charge, told of when neither the intent nor what was remembered of its permission is there any more.
+    let key = app.store.keys().permission(&permission.parse().expect("an id"));
     let mut connection = app.connection().await;
     let () = redis::cmd("DEL")
         .arg(app.store.keys().intent(&"renewal".parse().expect("an id")))
         .query_async(&mut connection)
         .await
         .expect("DEL");
+    let () = redis::cmd("HDEL").arg(key).arg("record").query_async(&mut connection).await.expect("HDEL");
     for _ in 0..2 {
         let ipn = app.sandbox.ipn(
             (amazon_pay_ipn::sandbox::ObjectType::Charge, &ours),

@@ -103,6 +103,7 @@ fn an_authorisation_that_appears_after_a_cancellation_is_canceled_now() {
     // The try failed: the loop notes when to try again, and until then nothing is wanted.
     let mut tried = only(decision).intent;
     tried.progress.cancel_retry_at = Some(after(6 * MINUTE));
+    tried.progress.look_at = Some(after(DAY));
     assert_eq!(crate::recovery::decide::due(&tried, &policy()), Some(after(6 * MINUTE)));
     assert_eq!(decided(tried.clone(), Look::NotAsked, after(5 * MINUTE)).act, Act::Nothing);
     assert_eq!(decided(tried, Look::NotAsked, after(6 * MINUTE)).act, Act::CancelCharge(0, A.parse().unwrap()));

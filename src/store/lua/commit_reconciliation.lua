@@ -30,17 +30,37 @@ local function write_events(events)
   end
 end
 
-local function may_become(current, outcome, wanted)
+-- States that stand for a charge which Amazon has shown.
+local charged = { captured = true, authorized = true, pending = true }
+
+local function may_become(current, outcome, recovery, wanted)
   if not current then return false end
+  -- What a recovery holds gets out only by a charge that exists: a plan may rest on data older than what Amazon saw.
+  if current == 'held' and recovery == '1' then return charged[wanted] end
   if not terminal[current] then return true end
   return current ~= 'captured' and outcome == 'unverified' and wanted == 'captured'
 end
 
+-- First what may happen, then what is told of the permission, then of the charges: causes come before effects in the stream.
+local applies, overtaken = {}, false
 for i, intent in ipairs(payload.intents) do
-  local key = KEYS[7 + i]
-  local stored = redis.call('HMGET', key, 'state', 'outcome')
-  if may_become(stored[1], stored[2], intent.state) then
-    local number = intent.number
+  local stored = redis.call('HMGET', KEYS[7 + i], 'state', 'outcome', 'recovery')
+  applies[i] = may_become(stored[1], stored[2], stored[3], intent.state)
+  if not applies[i] and (not stored[1] or terminal[stored[1]]) then
+    redis.call('ZREM', KEYS[4], intent.id)
+    -- The intent ended while its worker found a charge. The hint stays, and the charge is judged again, now as one after the end.
+    overtaken = overtaken or (stored[1] and stored[1] ~= intent.state and charged[intent.state])
+  end
+end
+
+if not overtaken then
+  write_events(payload.events)
+  redis.call('HSET', KEYS[2], 'record', payload.record)
+end
+
+for i, intent in ipairs(payload.intents) do
+  if applies[i] then
+    local key, number = KEYS[7 + i], intent.number
     redis.call('HSET', key, 'state', intent.state, 'outcome', intent.outcome, 'charge', intent.charge, 'progress', intent.progress,
       'number', number.value, 'number_status', number.status, 'sends', number.sends, 'first_mark', number.first_mark,
       'last_mark', number.last_mark, 'tainted', number.tainted, 'instrument', number.instrument)
@@ -51,13 +71,11 @@ for i, intent in ipairs(payload.intents) do
       redis.call('ZADD', KEYS[4], intent.due == '' and '+inf' or intent.due, intent.id)
     end
     write_events(intent.events)
-  elseif not stored[1] or terminal[stored[1]] then
-    redis.call('ZREM', KEYS[4], intent.id)
   end
 end
 
 local full = false
-for _, hint in ipairs(payload.hints) do
+for _, hint in ipairs(overtaken and {} or payload.hints) do
   if hint.fate == 'quarantine' and redis.call('XLEN', KEYS[7]) >= tonumber(ARGV[9]) then
     full = true
   elseif redis.call('HGET', KEYS[3], hint.field) == hint.seen then
@@ -73,13 +91,12 @@ for _, hint in ipairs(payload.hints) do
   end
 end
 
-write_events(payload.events)
-redis.call('HSET', KEYS[2], 'v', '1', 'record', payload.record, 'last_commit', ARGV[5])
+redis.call('HSET', KEYS[2], 'v', '1', 'last_commit', ARGV[5])
 if payload.closed == '1' then redis.call('HSET', KEYS[2], 'closed', '1') end
 redis.call('HDEL', KEYS[2], 'lease_token', 'lease_until')
 
 local next_due
-if (redis.call('HGET', KEYS[2], 'wake') or '0') ~= ARGV[6] then
+if overtaken or (redis.call('HGET', KEYS[2], 'wake') or '0') ~= ARGV[6] then
   next_due = now
 else
   local first = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')

@@ -13,12 +13,16 @@ if mode == 'end_recovery' then
   redis.call('HDEL', KEYS[1], 'recovering')
   return { 'done' }
 end
-if exists and mode ~= 'after_restore' then return { 'exists' } end
+-- The same recovery again finishes one that was interrupted: perhaps not every open intent is held yet.
+local again = mode == 'after_loss' and redis.call('HGET', KEYS[1], 'initialised_as') == mode
+  and redis.call('HEXISTS', KEYS[1], 'recovering') == 1
+if exists and mode ~= 'after_restore' and not again then return { 'exists' } end
 if mode == 'first' and redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4]) > 0 then return { 'not_empty' } end
 
 redis.call('HSET', KEYS[1], 'version', '1', 'merchant', ARGV[3], 'environment', ARGV[4], 'initialised_at', ms(now), 'initialised_as', mode)
 if mode ~= 'first' then
   redis.call('HSET', KEYS[1], 'recovering', '1')
+  -- A switch that is on stays on since then: the windows stand still for all of it.
   redis.call('HSETNX', KEYS[1], 'stop_since', ms(now))
 end
 return { 'done' }

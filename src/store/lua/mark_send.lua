@@ -1,16 +1,16 @@
 -- Marks a send: the point of no return. After it the signed request goes out once or never.
 --
--- KEYS    1 marker  2 permission  3 intent  4 events
+-- KEYS    1 marker  2 permission  3 intent  4 events  5 open
 -- ARGV    1 offset  2 source  3 event time  4 permission id  5 token  6 number  7 'new' | 'repeat'  8 state the worker saw
 --         9 time that must be left of the lease (ms)  10 X, the confirmation delay (ms)  11 events at most
---         12 instrument digest  13 trigger  14 event type  15 event data (JSON)
+--         12 instrument digest  13 trigger  14 event type  15 event data (JSON)  16 intent id
 -- RETURNS {'marked', tainted 0|1, now, sends, first mark} | {'stopped'} | {'refused', why} | {'full'} | {'lost_lease'} | {'no_marker'}
 --         | {'wrong_type', key}
 -- WHY     Between the decision and the send anything may have happened: a cancellation, a closing, the stop switch, another worker.
 --         Only this script sees all of it at once. A send is tainted if an earlier copy of the same number, marked within the last X,
 --         may still be accepted by Amazon; or if the server changed within X and may have lost such a mark.
 if not has_marker() then return { 'no_marker' } end
-local wrong = wrong_type({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'stream' })
+local wrong = wrong_type({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'stream', KEYS[5], 'zset' })
 if wrong then return { 'wrong_type', wrong } end
 if redis.call('HGET', KEYS[2], 'lease_token') ~= ARGV[5] then return { 'lost_lease' } end
 local till = tonumber(redis.call('HGET', KEYS[2], 'lease_until') or '0')
@@ -51,5 +51,7 @@ if ARGV[7] == 'new' then
 end
 local sends = redis.call('HINCRBY', KEYS[3], 'sends', 1)
 redis.call('HSET', KEYS[3], 'number_status', 'unknown', 'last_mark', ms(now), 'tainted', tainted and '1' or '0')
+-- Due from now on: if this worker dies, whoever comes next finds an unknown number and not the time of the plan before it.
+redis.call('ZADD', KEYS[5], ms(now), ARGV[16])
 write_event(KEYS[4], KEYS[2], ARGV[2], ARGV[3], ARGV[4], ARGV[14], ARGV[15])
 return { 'marked', tainted and '1' or '0', ms(now), ms(sends), first_mark or '' }

@@ -4,7 +4,7 @@
 -- ARGV    1 offset  2 source  3 event time  4 permission id  5 intent id  6 digest of the body  7 request (JSON)
 --         8 progress (JSON)  9 due (ms)  10 '' | 'new' | last number  11 progress when held (JSON)
 --         12 open intents at most  13 events at most  14 scheduled event type  15 its data  16 held event type  17 its data
--- RETURNS {'accepted'} | {'held'} | {'resumed'} | {'same'} | {'conflict'} | {'contradicts'} | {'too_many'} | {'full'} | {'no_marker'} | {'wrong_type', key}
+-- RETURNS {'accepted'} | {'held'} | {'resumed'} | {'same'} | {'conflict'} | {'contradicted'} | {'too_many'} | {'full'} | {'no_marker'} | {'wrong_type', key}
 -- WHY     The id is the caller's promise that this is one charge. After a loss of data we cannot know which numbers were used, so an
 --         intent that the caller does not declare as new, or with its last number, waits for the operator. What the data that is
 --         left knows of higher numbers outweighs the declaration.
@@ -15,18 +15,19 @@ if wrong then return { 'wrong_type', wrong } end
 local last_number = tonumber(ARGV[10])
 local function write_number(value, status)
   local mark = status == 'unknown' and ms(now) or ''
-  redis.call('HSET', KEYS[2], 'number', ms(value), 'number_status', status, 'sends', status == 'unknown' and '1' or '0',
+  -- A declared number was sent at least once; of one that is only held we know no send.
+  redis.call('HSET', KEYS[2], 'number', ms(value), 'number_status', status, 'sends', last_number and '1' or '0',
     'first_mark', mark, 'last_mark', mark, 'tainted', status == 'unknown' and '1' or '0')
 end
 
 local digest = redis.call('HGET', KEYS[2], 'digest')
 if digest then
   if digest ~= ARGV[6] then return { 'conflict' } end
-  local held = redis.call('HMGET', KEYS[2], 'state', 'recovery')
+  local held = redis.call('HMGET', KEYS[2], 'state', 'recovery', 'recovery_least')
   if held[1] ~= 'held' or held[2] ~= '1' or ARGV[10] == '' then return { 'same' } end
   -- The last number that this data knows to be marked; -1 if none.
-  local known = tonumber(redis.call('HGET', KEYS[2], 'recovery_least') or '-1')
-  if (last_number or -1) < known then return { 'contradicts' } end
+  local known = tonumber(held[3] or '-1')
+  if (last_number or -1) < known then return { 'contradicted' } end
   if redis.call('XLEN', KEYS[6]) >= tonumber(ARGV[13]) then return { 'full' } end
   write_number(last_number or 0, last_number and 'unknown' or 'fresh')
   redis.call('HSET', KEYS[2], 'state', 'scheduled', 'progress', ARGV[8], 'recovery', '0', 'stopped_base_ms', ms(stopped_ms()))

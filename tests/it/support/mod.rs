@@ -414,7 +414,7 @@ fn log_wanted() -> bool {
     std::env::var_os("TEST_LOG").is_some()
 }
 
-fn metrics() -> PrometheusHandle {
+pub fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(telemetry::start_metrics).clone()
 }
