@@ -62,7 +62,7 @@ impl ChargeState {
         matches!(self, Self::Authorized | Self::CaptureInitiated | Self::Captured)
     }
 
-    /// Whether the state can still change by itself into another one that matters to the intent.
+    /// Whether the state no longer changes into another one that matters to the intent.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Captured | Self::Canceled | Self::Declined)

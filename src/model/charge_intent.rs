@@ -92,7 +92,7 @@ impl Number {
 pub enum Outcome {
     /// No number was unknown when the intent ended.
     Verified,
-    /// A number was still unknown: one `captured` may follow. Listed for the operator.
+    /// A number was still unknown: one `captured` may follow.
     Unverified,
 }
 
