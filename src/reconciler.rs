@@ -296,7 +296,7 @@ impl Reconciler {
                 return Ok(None);
             }
             Marked::EventsFull => {
-                error!(intent = %draft.intent.id, "the event stream is full: no new charge is sent until consumers acknowledge");
+                error!(intent = %draft.intent.id, "the event stream is full: no new charge is sent until old events are trimmed");
                 decision.not_before = Some(later(now, NOT_MARKED_DELAY));
                 return Ok(None);
             }

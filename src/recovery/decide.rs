@@ -191,7 +191,7 @@ fn go_on(
     let mut events = Vec::new();
     if !foreign {
         events = permission::observe(&mut record, &case.permission, &findings.look, heard_at.is_some(), now);
-        apply_charges(&mut drafts, &mut record, &mut events, findings, now, policy);
+        apply_charges(&mut drafts, &mut record, &mut events, findings, now, policy, ours);
     }
     let charges = findings.charges.as_slice();
     let reasons = record.reasons.clone();
@@ -228,6 +228,7 @@ fn apply_charges(
     findings: &Findings,
     now: Timestamp,
     policy: &Policy,
+    ours: Environment,
 ) {
     for (id, look) in &findings.charges {
         let ChargeLook::Seen(view) = look else { continue };
@@ -237,6 +238,11 @@ fn apply_charges(
         });
         let news = record.charges.get(id).map(String::as_str) != Some(view.state.as_str());
         match owner {
+            _ if view.release_environment.is_some_and(|theirs| theirs != ours) => {
+                let message = "a charge belongs to the other environment";
+                let data = json!({ "chargePermissionId": view.permission, "chargeId": id });
+                events.extend(news.then(|| Event::attention("environment_mismatch", message, data)));
+            }
             Some(draft) => found::found(draft, view, now, policy),
             None if news => events.push(found::unmatched(view)),
             None => {}

@@ -81,7 +81,7 @@ async fn a_success_answer_without_a_charge_id_is_ambiguous() {
 #[tokio::test]
 async fn a_decline_while_an_older_copy_may_still_arrive_is_confirmed_before_the_next_number() {
     for reading in READINGS {
-        let app = TestApp::with(Options { reading, timeout: Duration::from_millis(400), ..Options::default() }).await;
+        let app = TestApp::with(Options { reading, timeout: Duration::from_secs(2), ..Options::default() }).await;
         let permission = app.permission();
         let gate = Gate::new();
         app.sandbox.inject(Operation::CreateCharge, Fault::HoldInside(gate.clone()));
@@ -479,7 +479,7 @@ async fn nothing_is_sent_while_our_clock_and_amazons_are_far_apart() {
 
 #[tokio::test]
 async fn a_second_success_that_a_fault_beyond_our_assumptions_forces_is_reported_with_both_ids() {
-    let app = TestApp::with(Options { timeout: Duration::from_millis(400), ..Options::default() }).await;
+    let app = TestApp::with(Options { timeout: Duration::from_secs(2), ..Options::default() }).await;
     let permission = app.permission();
     let gate = Gate::new();
     app.sandbox.inject(Operation::CreateCharge, Fault::HoldInside(gate.clone()));

@@ -160,7 +160,7 @@ async fn a_declaration_that_our_own_data_contradicts_releases_nothing() {
 
 #[tokio::test]
 async fn a_success_found_while_the_caller_cancels_is_reported() {
-    let app = TestApp::with(Options { timeout: Duration::from_millis(400), ..Options::default() }).await;
+    let app = TestApp::with(Options { timeout: Duration::from_secs(2), ..Options::default() }).await;
     let permission = app.permission();
     // Against the assumptions a copy of number 0 outlives X inside Amazon: its decline was final, and then it captures.
     let copy = Gate::new();

@@ -70,6 +70,25 @@ fn a_permission_of_the_other_environment_is_never_charged_but_quarantined_and_al
 }
 
 #[test]
+fn a_charge_of_the_other_environment_settles_nothing_and_is_alerted_on_once() {
+    let mut foreign = charge(A, ChargeState::Captured, 0);
+    foreign.release_environment = Some(Environment::Live);
+    let seen = |case: &Case| {
+        let findings = Findings {
+            charges: vec![(foreign.id.clone(), ChargeLook::Seen(foreign.clone()))],
+            ..findings(Look::NotAsked)
+        };
+        decide(case, &findings, after(HOUR), &policy(), OURS)
+    };
+    let mut case = case(vec![sent()]);
+    let first = seen(&case);
+    assert_eq!(first.drafts[0].intent.stage().name(), "scheduled");
+    assert_eq!(alerts(&first.events), ["environment_mismatch"]);
+    case.record = first.record;
+    assert!(alerts(&seen(&case).events).is_empty());
+}
+
+#[test]
 fn a_permission_that_does_not_name_its_environment_is_not_charged() {
     let mut nameless = view(PermissionState::Chargeable, &[]);
     nameless.release_environment = None;
