@@ -94,9 +94,7 @@ async fn another_merchants_notification_is_acknowledged_and_quarantined() {
 async fn the_test_notification_is_acknowledged_and_causes_no_call() {
     let app = TestApp::start().await;
     let id = "P01-0000000-0000000-000000";
-    let ipn = app.sandbox.ipn((ObjectType::Charge, id), "P01-0000000-0000000", NotificationType::StateChange);
-    let message = app.sandbox.sign(&ipn, SignatureVersion::V1);
-    assert_eq!(app.post_ipn(&message.body, &message.headers).await, 200);
+    app.tell_of((ObjectType::Charge, id), "P01-0000000-0000000").await;
     app.run_due().await;
     assert_eq!(app.journal().await.len(), 1);
     assert!(app.ledger().requests.is_empty());
@@ -205,9 +203,7 @@ async fn a_refused_look_is_repeated_and_then_quarantined_and_blocks_nothing() {
     let app = TestApp::start().await;
     let permission = app.permission();
     let unknown = format!("{permission}-C999999");
-    let ipn = app.sandbox.ipn((ObjectType::Charge, &unknown), &permission, NotificationType::StateChange);
-    let message = app.sandbox.sign(&ipn, SignatureVersion::V1);
-    assert_eq!(app.post_ipn(&message.body, &message.headers).await, 200);
+    app.tell_of((ObjectType::Charge, &unknown), &permission).await;
     app.submit("paid-anyway", &permission).await;
     app.run_due().await;
     assert_eq!(app.state("paid-anyway").await, "captured");

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use amazon_pay_ipn::sandbox::{DeclineCode, Fault, Gate, Operation, Outcome, Reading};
+use amazon_pay_ipn::sandbox::{
+    DeclineCode, Fault, Gate, NotificationType, ObjectType, Operation, Outcome, Reading, SignatureVersion,
+};
 use amazon_pay_ipn::store::Bounds;
 
 use crate::support::{DAY, HOUR, MINUTE, Options, TestApp, X};
@@ -321,13 +323,7 @@ async fn a_closed_permission_with_an_unknown_number_is_asked_about_once_more_and
             assert_eq!((charge["state"].as_str(), charge["outcome"].as_str()), (Some("abandoned"), Some("unverified")));
             assert_eq!(charge["mayStillCharge"], true);
             let captured = app.ledger().captured_of(&permission)[0].charge_id.clone();
-            let ipn = app.sandbox.ipn(
-                (amazon_pay_ipn::sandbox::ObjectType::Charge, &captured),
-                &permission,
-                amazon_pay_ipn::sandbox::NotificationType::StateChange,
-            );
-            let message = app.sandbox.sign(&ipn, amazon_pay_ipn::sandbox::SignatureVersion::V1);
-            assert_eq!(app.post_ipn(&message.body, &message.headers).await, 200);
+            app.tell_of((ObjectType::Charge, &captured), &permission).await;
             app.run_due().await;
         }
         assert_eq!(app.state("renewal").await, "captured");
@@ -410,12 +406,9 @@ async fn a_notification_during_a_reconciliation_is_not_lost() {
     let app = TestApp::start().await;
     let permission = app.permission();
     let hint = |app: &TestApp| {
-        let ipn = app.sandbox.ipn(
-            (amazon_pay_ipn::sandbox::ObjectType::ChargePermission, &permission),
-            &permission,
-            amazon_pay_ipn::sandbox::NotificationType::StateChange,
-        );
-        app.sandbox.sign(&ipn, amazon_pay_ipn::sandbox::SignatureVersion::V1)
+        let ipn =
+            app.sandbox.ipn((ObjectType::ChargePermission, &permission), &permission, NotificationType::StateChange);
+        app.sandbox.sign(&ipn, SignatureVersion::V1)
     };
     let first = hint(&app);
     assert_eq!(app.post_ipn(&first.body, &first.headers).await, 200);

@@ -1,7 +1,8 @@
 //! What becomes of a charge after each answer of Amazon: the rows of the recovery table, through the real loop.
 
 use amazon_pay_ipn::sandbox::{
-    DeclineCode, DeliveryOrder, Fault, Operation, Outcome, PermissionSpec, PermissionState, SignatureVersion,
+    ChargeState, DeclineCode, DeliveryOrder, Fault, ObjectType, Operation, Outcome, PermissionSpec, PermissionState,
+    SignatureVersion,
 };
 use serde_json::json;
 
@@ -99,13 +100,7 @@ async fn the_echo_of_our_own_hard_decline_does_not_release_the_charge() {
     app.run_due().await;
     for _ in 0..10 {
         // Amazon tells us of the permission, which is still Chargeable: nothing has changed.
-        let ipn = app.sandbox.ipn(
-            (amazon_pay_ipn::sandbox::ObjectType::ChargePermission, &permission),
-            &permission,
-            amazon_pay_ipn::sandbox::NotificationType::StateChange,
-        );
-        let message = app.sandbox.sign(&ipn, SignatureVersion::V1);
-        assert_eq!(app.post_ipn(&message.body, &message.headers).await, 200);
+        app.tell_of((ObjectType::ChargePermission, &permission), &permission).await;
         app.run_due().await;
         app.advance(MINUTE);
     }
@@ -126,13 +121,7 @@ async fn a_bare_notification_long_after_the_decline_releases_at_most_once_a_day(
     app.run_due().await;
     app.advance(HOUR);
     for _ in 0..6 {
-        let ipn = app.sandbox.ipn(
-            (amazon_pay_ipn::sandbox::ObjectType::ChargePermission, &permission),
-            &permission,
-            amazon_pay_ipn::sandbox::NotificationType::AttributeChange,
-        );
-        let message = app.sandbox.sign(&ipn, SignatureVersion::V1);
-        assert_eq!(app.post_ipn(&message.body, &message.headers).await, 200);
+        app.tell_of((ObjectType::ChargePermission, &permission), &permission).await;
         app.run_due().await;
         app.pass(HOUR, 10 * MINUTE).await;
     }
@@ -348,7 +337,7 @@ async fn a_pending_authorisation_is_followed_to_its_end_by_notification_or_by_th
         assert_eq!(charge["state"], "pending");
         assert_eq!(charge["mayStillCharge"], true);
         let charge_id = charge["chargeId"].as_str().expect("a charge").to_owned();
-        app.sandbox.finish_pending(&charge_id, amazon_pay_ipn::sandbox::ChargeState::Captured, None).expect("a charge");
+        app.sandbox.finish_pending(&charge_id, ChargeState::Captured, None).expect("a charge");
         if notified {
             app.deliver_all().await;
             app.run_due().await;
@@ -393,13 +382,7 @@ async fn a_charge_that_is_not_ours_is_reported_once() {
         .expect("DEL");
     let () = redis::cmd("HDEL").arg(key).arg("record").query_async(&mut connection).await.expect("HDEL");
     for _ in 0..2 {
-        let ipn = app.sandbox.ipn(
-            (amazon_pay_ipn::sandbox::ObjectType::Charge, &ours),
-            &permission,
-            amazon_pay_ipn::sandbox::NotificationType::StateChange,
-        );
-        let message = app.sandbox.sign(&ipn, SignatureVersion::V2);
-        assert_eq!(app.post_ipn(&message.body, &message.headers).await, 200);
+        app.tell_of((ObjectType::Charge, &ours), &permission).await;
         app.run_due().await;
     }
     let unmatched = app.events_of("charge.unmatched").await;

@@ -14,7 +14,8 @@ use amazon_pay_ipn::reconciler::{Reconciler, StepOutcome};
 use amazon_pay_ipn::recovery::policy::Policy;
 use amazon_pay_ipn::sandbox::redis_server::RedisServer;
 use amazon_pay_ipn::sandbox::{
-    DeliveryOrder, Ledger, Operation, PermissionSpec, Reading, Sandbox, SandboxSettings, SignatureVersion,
+    DeliveryOrder, Ledger, NotificationType, ObjectType, Operation, PermissionSpec, Reading, Sandbox, SandboxSettings,
+    SignatureVersion,
 };
 use amazon_pay_ipn::sns::SnsSettings;
 use amazon_pay_ipn::store::account::{Init, Initialised};
@@ -190,6 +191,13 @@ impl TestApp {
             .expect("delivery");
         assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
         statuses.len()
+    }
+
+    /// Amazon tells of an object of a permission, once.
+    pub async fn tell_of(&self, object: (ObjectType, &str), permission: &str) {
+        let ipn = self.sandbox.ipn(object, permission, NotificationType::StateChange);
+        let message = self.sandbox.sign(&ipn, SignatureVersion::V1);
+        assert_eq!(self.post_ipn(&message.body, &message.headers).await, 200);
     }
 
     pub async fn post_ipn(&self, body: &str, headers: &[(String, String)]) -> u16 {
