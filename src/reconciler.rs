@@ -188,6 +188,10 @@ impl Reconciler {
                 }
             }
         }
+        // Alerts that the answer to a send raised; those from before it are among the events already.
+        for draft in &mut decision.drafts {
+            decision.events.append(&mut draft.alerts);
+        }
         let charge = match answered {
             Some(Verdict::Charge(view)) => Some(*view),
             _ => None,

@@ -390,3 +390,20 @@ async fn a_call_under_way_when_the_service_is_told_to_stop_is_committed_and_no_o
     assert_eq!(app.state("waiting").await, "captured");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn an_alert_that_the_answer_to_a_send_raises_is_told() {
+    let app = TestApp::start().await;
+    let (other_key, refused) = (app.permission(), app.permission());
+    app.sandbox.inject(Operation::CreateCharge, Fault::status(400, "DuplicateIdempotencyKey"));
+    app.submit("other-key", &other_key).await;
+    app.run_due().await;
+    assert_eq!(app.state("other-key").await, "held");
+    app.sandbox.inject(Operation::CreateCharge, Fault::status(403, "InvalidAccountStatus"));
+    app.submit("refused", &refused).await;
+    app.run_due().await;
+    let alerts = app.events_of("account.attention").await;
+    let told: Vec<_> = alerts.iter().map(|alert| (alert["kind"].as_str(), alert["id"].as_str())).collect();
+    assert_eq!(told, [(Some("charge_held"), Some("other-key")), (Some("account_fault"), Some("refused"))]);
+    app.finish().await;
+}
