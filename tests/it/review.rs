@@ -407,3 +407,22 @@ async fn an_alert_that_the_answer_to_a_send_raises_is_told() {
     assert_eq!(told, [(Some("charge_held"), Some("other-key")), (Some("account_fault"), Some("refused"))]);
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_charge_that_left_one_recovery_is_held_by_the_next() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    let mut body = TestApp::body("renewal", &permission);
+    body["captureNow"] = json!(false);
+    assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+    app.run_due().await;
+    assert_eq!(app.state("renewal").await, "authorized");
+    assert_eq!(app.store.init(Init::AfterRestore).await.expect("Redis answers"), Initialised::Done { held: 1 });
+    assert_eq!(app.state("renewal").await, "held");
+    app.deliver_all().await;
+    app.run_due().await;
+    assert_eq!(app.state("renewal").await, "authorized", "the charge that exists lets it out");
+    assert_eq!(app.store.init(Init::AfterRestore).await.expect("Redis answers"), Initialised::Done { held: 1 });
+    assert_eq!(app.state("renewal").await, "held", "what the first recovery left behind does not count");
+    app.finish().await;
+}
