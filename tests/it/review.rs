@@ -426,3 +426,27 @@ async fn a_charge_that_left_one_recovery_is_held_by_the_next() {
     assert_eq!(app.state("renewal").await, "held", "what the first recovery left behind does not count");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_reconciliation_from_before_a_recovery_does_not_undo_what_the_caller_declared() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    let gate = Gate::new();
+    app.sandbox.inject(Operation::GetChargePermission, Fault::HoldAfter(gate.clone()));
+    app.submit("renewal", &permission).await;
+    let step = step(&app);
+    gate.reached().await;
+    assert_eq!(app.store.init(Init::AfterRestore).await.expect("Redis answers"), Initialised::Done { held: 1 });
+    let mut body = TestApp::body("renewal", &permission);
+    body["lastNumber"] = json!(5);
+    assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+    gate.release();
+    assert!(matches!(step.await.expect("no panic"), StepOutcome::LostLease(_)));
+    let charge = app.charge("renewal").await;
+    assert_eq!((&charge["number"], &charge["numberStatus"]), (&json!(5), &json!("unknown")));
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    app.pass(DAY, 10 * MINUTE).await;
+    assert_eq!(app.state("renewal").await, "captured");
+    assert_eq!(app.events_of("charge.captured").await[0]["number"], 5);
+    app.finish().await;
+}
