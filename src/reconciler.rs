@@ -22,7 +22,9 @@ use crate::model::hint::Hint;
 use crate::model::ids::{ChargeId, ChargePermissionId, Environment};
 use crate::model::permission::Look;
 use crate::model::verdict::Verdict;
-use crate::recovery::decide::{Act, Case, Decision, Findings, HintFate, decide, decide_again, due, plan};
+use crate::recovery::decide::{
+    ACCOUNT_PROBE, Act, Case, Decision, Findings, HintFate, decide, decide_again, due, plan,
+};
 use crate::recovery::policy::{Policy, later};
 use crate::recovery::settle::settle;
 use crate::store::reconciliations::{Claim, Claimed, Commit, Committed, HintChange, Marked, Renewed, Send};
@@ -45,8 +47,6 @@ const STOPPED_DELAY: Duration = Duration::from_mins(5);
 const NOTHING_CHANGED_DELAY: Duration = Duration::from_secs(5);
 /// Wait before a cancellation at Amazon that failed is tried again.
 const CANCEL_RETRY: Duration = Duration::from_mins(5);
-/// Wait while the account is at fault, or our clock.
-const ACCOUNT_PROBE: Duration = Duration::from_mins(15);
 /// Tries of a commit while Redis does not answer.
 const COMMIT_TRIES: u32 = 3;
 
@@ -187,6 +187,10 @@ impl Reconciler {
                     decision = self.look_again(claim, &case, decision, index).await;
                 }
             }
+        }
+        // Alerts that the answer to a send raised; those from before it are among the events already.
+        for draft in &mut decision.drafts {
+            decision.events.append(&mut draft.alerts);
         }
         let charge = match answered {
             Some(Verdict::Charge(view)) => Some(*view),

@@ -26,8 +26,8 @@ pub const MAX_CHARGE_LOOKS: usize = 5;
 const PENDING_ALERT: Duration = Duration::from_hours(24);
 /// See [`PENDING_ALERT`].
 const PENDING_HELD: Duration = Duration::from_hours(7 * 24);
-/// Between looks while the account is at fault.
-pub(super) const ACCOUNT_PROBE: Duration = Duration::from_mins(15);
+/// Between looks and sends while the account, or our clock, is at fault.
+pub const ACCOUNT_PROBE: Duration = Duration::from_mins(15);
 
 /// Everything that is stored about a charge permission, as one claim reads it.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::decide::ACCOUNT_PROBE;
 use super::draft::Draft;
 use super::found;
 use super::policy::{Policy, later};
@@ -15,8 +16,6 @@ use crate::model::charge_intent::{NumberStatus, Outcome, Trigger, Why};
 use crate::model::event::EventType;
 use crate::model::verdict::{Decline, Refusal, Verdict};
 
-/// How long to wait between probes while the account is at fault.
-const ACCOUNT_PROBE: Duration = Duration::from_mins(15);
 /// How long to wait after `InvalidChargePermissionStatus` for a permission that looks chargeable.
 const CONFLICT_DELAY: Duration = Duration::from_hours(1);
 /// How often in a row that is believed.

@@ -18,10 +18,6 @@ pub struct StoredIntent {
     pub intent: ChargeIntent,
     /// Its progress as stored.
     pub progress_text: String,
-    /// Digest of the submitted body.
-    pub digest: String,
-    /// Whether it is held because data was lost.
-    pub held_by_recovery: bool,
 }
 
 /// Reads the fields of an intent's hash; `None` if there is none. `stopped_ms` is the account's stopped time so far.
@@ -61,9 +57,7 @@ pub(super) fn read(
         number,
         progress,
     };
-    let digest = reader.text("digest")?.to_owned();
-    let held_by_recovery = reader.optional("recovery") == Some("1");
-    Ok(Some(StoredIntent { intent, progress_text, digest, held_by_recovery }))
+    Ok(Some(StoredIntent { intent, progress_text }))
 }
 
 /// A send was marked and its worker did not live to commit: the stage is still the one before the send. What is known is the number,

@@ -390,3 +390,63 @@ async fn a_call_under_way_when_the_service_is_told_to_stop_is_committed_and_no_o
     assert_eq!(app.state("waiting").await, "captured");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn an_alert_that_the_answer_to_a_send_raises_is_told() {
+    let app = TestApp::start().await;
+    let (other_key, refused) = (app.permission(), app.permission());
+    app.sandbox.inject(Operation::CreateCharge, Fault::status(400, "DuplicateIdempotencyKey"));
+    app.submit("other-key", &other_key).await;
+    app.run_due().await;
+    assert_eq!(app.state("other-key").await, "held");
+    app.sandbox.inject(Operation::CreateCharge, Fault::status(403, "InvalidAccountStatus"));
+    app.submit("refused", &refused).await;
+    app.run_due().await;
+    let alerts = app.events_of("account.attention").await;
+    let told: Vec<_> = alerts.iter().map(|alert| (alert["kind"].as_str(), alert["id"].as_str())).collect();
+    assert_eq!(told, [(Some("charge_held"), Some("other-key")), (Some("account_fault"), Some("refused"))]);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_charge_that_left_one_recovery_is_held_by_the_next() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    let mut body = TestApp::body("renewal", &permission);
+    body["captureNow"] = json!(false);
+    assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+    app.run_due().await;
+    assert_eq!(app.state("renewal").await, "authorized");
+    assert_eq!(app.store.init(Init::AfterRestore).await.expect("Redis answers"), Initialised::Done { held: 1 });
+    assert_eq!(app.state("renewal").await, "held");
+    app.deliver_all().await;
+    app.run_due().await;
+    assert_eq!(app.state("renewal").await, "authorized", "the charge that exists lets it out");
+    assert_eq!(app.store.init(Init::AfterRestore).await.expect("Redis answers"), Initialised::Done { held: 1 });
+    assert_eq!(app.state("renewal").await, "held", "what the first recovery left behind does not count");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_reconciliation_from_before_a_recovery_does_not_undo_what_the_caller_declared() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    let gate = Gate::new();
+    app.sandbox.inject(Operation::GetChargePermission, Fault::HoldAfter(gate.clone()));
+    app.submit("renewal", &permission).await;
+    let step = step(&app);
+    gate.reached().await;
+    assert_eq!(app.store.init(Init::AfterRestore).await.expect("Redis answers"), Initialised::Done { held: 1 });
+    let mut body = TestApp::body("renewal", &permission);
+    body["lastNumber"] = json!(5);
+    assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+    gate.release();
+    assert!(matches!(step.await.expect("no panic"), StepOutcome::LostLease(_)));
+    let charge = app.charge("renewal").await;
+    assert_eq!((&charge["number"], &charge["numberStatus"]), (&json!(5), &json!("unknown")));
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    app.pass(DAY, 10 * MINUTE).await;
+    assert_eq!(app.state("renewal").await, "captured");
+    assert_eq!(app.events_of("charge.captured").await[0]["number"], 5);
+    app.finish().await;
+}

@@ -61,7 +61,9 @@ end
 for i, intent in ipairs(payload.intents) do
   if applies[i] then
     local key, number = KEYS[7 + i], intent.number
+    -- What gets out of a recovery is no longer held by it: the next recovery must hold it anew, and no declaration can resume it.
     redis.call('HSET', key, 'state', intent.state, 'outcome', intent.outcome, 'charge', intent.charge, 'progress', intent.progress,
+      'recovery', '0',
       'number', number.value, 'number_status', number.status, 'sends', number.sends, 'first_mark', number.first_mark,
       'last_mark', number.last_mark, 'tainted', number.tainted, 'instrument', number.instrument)
     if terminal[intent.state] then

@@ -32,6 +32,8 @@ if digest then
   write_number(last_number or 0, last_number and 'unknown' or 'fresh')
   redis.call('HSET', KEYS[2], 'state', 'scheduled', 'progress', ARGV[8], 'recovery', '0', 'stopped_base_ms', ms(stopped_ms()))
   redis.call('ZADD', KEYS[4], ARGV[9], ARGV[5])
+  -- A reconciliation under way read the numbers of before: it loses its lease, lest it write them over the declared one.
+  redis.call('HDEL', KEYS[3], 'lease_token', 'lease_until')
   wake(KEYS[3], KEYS[5], ARGV[4])
   write_event(KEYS[6], KEYS[3], ARGV[2], ARGV[3], ARGV[4], ARGV[14], ARGV[15])
   return { 'resumed' }
