@@ -50,7 +50,9 @@ impl App {
         for complaint in store.server_status().await?.complaints() {
             warn!(complaint, "Redis is not set up for money");
         }
-        let amazon = Arc::new(AmazonPay::new(settings.amazon_pay.clone(), clock.clone())?);
+        let amazon = AmazonPay::new(settings.amazon_pay.clone(), clock.clone())
+            .context("AMAZON_PAY_PRIVATE_KEY_FILE and AMAZON_PAY_PUBLIC_KEY_ID do not make a client")?;
+        let amazon = Arc::new(amazon);
         let shutdown = CancellationToken::new();
         let policy = Arc::new(settings.policy.clone());
         let environment = settings.account.environment;
@@ -110,9 +112,16 @@ impl App {
         let verifier = Verifier::new(settings.sns.clone(), clock.clone())?;
         let subscriber = Subscriber::new(&settings.sns);
         let ipn = IpnState::new(verifier, subscriber, store.clone(), settings.account.merchant.clone());
-        let api = ApiState::new(store.clone(), settings.account, clock, settings.internal_api_token, metrics);
+        let api = ApiState::new(store.clone(), settings.account.clone(), clock, settings.internal_api_token, metrics);
 
-        info!(public = ?public.local_addr().ok(), internal = ?internal.local_addr().ok(), workers, "serving");
+        info!(
+            public = %public.local_addr()?,
+            internal = %internal.local_addr()?,
+            merchant = %settings.account.merchant,
+            environment = %settings.account.environment,
+            workers,
+            "serving"
+        );
         let tasks = TaskTracker::new();
         tasks.spawn(serve(public, public::router(ipn), shutdown.clone()));
         tasks.spawn(serve(internal, internal::router(api), shutdown.clone()));

@@ -175,6 +175,11 @@ impl Reconciler {
         let findings = self.gather(claim, &mut case).await?;
         let mut decision = decide(&case, &findings, self.now(claim), &self.policy, self.environment);
         count_sweep(&case, &decision);
+        if matches!(findings.look, Look::Failed | Look::AccountFault) {
+            metrics::counter!(metric::LOOKS_FAILED).increment(1);
+            let next_try = decision.not_before.map(tracing::field::display);
+            warn!(permission = %case.permission, next_try, "Amazon did not show a charge permission; its charges wait");
+        }
         let mut answered = None;
         match std::mem::replace(&mut decision.act, Act::Nothing) {
             Act::Nothing => {}

@@ -26,6 +26,8 @@ pub mod metric {
     pub const LEASE_LAPSED: &str = "lease_lapsed_total";
     /// Counter: changes that the sweep found and no notification told of.
     pub const FOUND_BY_SWEEP: &str = "found_by_sweep_total";
+    /// Counter: looks at a charge permission that Amazon did not answer, or refused to this account.
+    pub const LOOKS_FAILED: &str = "looks_failed_total";
     /// Counter: charges sent, by `verdict`.
     pub const CHARGES_SENT: &str = "charges_sent_total";
     /// Histogram: one Redis script, by `script`.
@@ -34,13 +36,14 @@ pub mod metric {
     pub const LEVEL: &str = "level";
 
     /// All of them.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 10] = [
         IPN_SECONDS,
         IPN,
         IPN_REFUSED,
         RECONCILIATION_SECONDS,
         LEASE_LAPSED,
         FOUND_BY_SWEEP,
+        LOOKS_FAILED,
         CHARGES_SENT,
         REDIS_SCRIPT_SECONDS,
         LEVEL,
@@ -76,6 +79,7 @@ pub fn start_metrics() -> PrometheusHandle {
         }
         metrics::counter!(metric::LEASE_LAPSED).increment(0);
         metrics::counter!(metric::FOUND_BY_SWEEP).increment(0);
+        metrics::counter!(metric::LOOKS_FAILED).increment(0);
     }
     handle
 }

@@ -9,11 +9,12 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
+use tracing::info;
 
 use super::charge_body;
 use super::internal::ApiState;
 use super::problem::{FieldError, Problem};
-use crate::model::charge_intent::{ChargeIntent, NumberStatus, Outcome, Park, Stage};
+use crate::model::charge_intent::{ChargeIntent, Outcome, Park, Stage};
 use crate::model::ids::IntentId;
 use crate::model::money::Money;
 use crate::store::charges::{Canceled, Submitted};
@@ -82,10 +83,9 @@ impl From<&ChargeIntent> for ChargeResource {
     }
 }
 
-/// An unverified end may still turn out to be a charge.
+/// Whether money may still be taken for the intent: until it has ended, and after an end that is not certain.
 fn may_still_charge(intent: &ChargeIntent) -> bool {
-    let unknown = intent.number.status == NumberStatus::Unknown;
-    intent.may_still_charge() || (unknown && intent.stage().outcome() == Some(Outcome::Unverified))
+    !intent.stage().is_terminal() || intent.stage().outcome() == Some(Outcome::Unverified)
 }
 
 /// `POST /v1/charges`.
@@ -97,7 +97,9 @@ pub(super) async fn submit(
     let body = body.map_err(Problem::Unreadable)?;
     let submission = charge_body::read(&body, &inner.account, inner.clock.now()).map_err(Problem::Invalid)?;
     let id = submission.id.clone();
-    let status = match inner.store.submit_charge(&submission).await? {
+    let submitted = inner.store.submit_charge(&submission).await?;
+    info!(intent = %id, permission = %submission.request.charge_permission_id, ?submitted, "charge submitted");
+    let status = match submitted {
         Submitted::Accepted | Submitted::Held | Submitted::Resumed => StatusCode::ACCEPTED,
         Submitted::Same => StatusCode::OK,
         Submitted::Conflict => {
@@ -128,7 +130,9 @@ pub(super) async fn show(State(state): State<ApiState>, Path(id): Path<String>) 
 /// `DELETE /v1/charges/{id}`: 200 when final, 202 when a charge may still come of it.
 pub(super) async fn cancel(State(state): State<ApiState>, Path(id): Path<String>) -> Result<Response, Problem> {
     let id = parse(&id)?;
-    match state.0.store.cancel_charge(&id).await? {
+    let canceled = state.0.store.cancel_charge(&id).await?;
+    info!(intent = %id, ?canceled, "cancellation asked for");
+    match canceled {
         Canceled::Done => Ok(Json(resource(&state, &id).await?).into_response()),
         Canceled::Pending => {
             let body = json!({ "id": id, "state": "canceling", "mayStillCharge": true });

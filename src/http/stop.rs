@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use tracing::warn;
 
 use super::internal::ApiState;
 use super::problem::Problem;
@@ -18,11 +19,13 @@ pub(super) async fn show(State(state): State<ApiState>) -> Result<Response, Prob
 /// `POST /v1/stop`.
 pub(super) async fn throw(State(state): State<ApiState>) -> Result<Response, Problem> {
     state.0.store.set_stop(true).await?;
+    warn!("the stop switch is on: no charge is sent on any instance");
     show(State(state)).await
 }
 
 /// `DELETE /v1/stop`.
 pub(super) async fn lift(State(state): State<ApiState>) -> Result<Response, Problem> {
     state.0.store.set_stop(false).await?;
+    warn!("the stop switch is off: charges go on");
     show(State(state)).await
 }

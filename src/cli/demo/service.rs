@@ -135,7 +135,7 @@ async fn first_words<R: AsyncRead + Unpin + Send>(
         if said["message"] == "serving" {
             let address = |name: &str| {
                 let text = said[name].as_str().unwrap_or_default();
-                format!("http://{}", text.trim_start_matches("Some(").trim_end_matches(')'))
+                format!("http://{text}")
             };
             return Ok(Some((address("public"), address("internal"))));
         }

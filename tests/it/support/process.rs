@@ -84,7 +84,7 @@ impl Served {
                 std::thread::spawn(move || std::io::copy(&mut lines.by_ref(), &mut std::io::sink()));
                 let address = |name: &str| {
                     let address = said[name].as_str().expect("an address");
-                    address.trim_start_matches("Some(").trim_end_matches(')').to_owned()
+                    address.to_owned()
                 };
                 return Self { child, public: address("public"), internal: address("internal") };
             }
