@@ -76,12 +76,6 @@ impl Clock {
             offset.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
         }
     }
-
-    /// Whether this clock can differ from the system's.
-    #[must_use]
-    pub fn is_movable(&self) -> bool {
-        !matches!(&*self.0, Source::System)
-    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the system for the time")]
@@ -129,7 +123,6 @@ mod tests {
         let clock = Clock::fixed(at);
         clock.advance(Duration::from_hours(1));
         assert_eq!(clock.now(), at);
-        assert!(clock.is_movable());
     }
 
     #[test]
