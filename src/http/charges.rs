@@ -78,14 +78,9 @@ impl From<&ChargeIntent> for ChargeResource {
             charge_id: intent.progress.charge.as_ref().map(ToString::to_string),
             outcome: stage.outcome(),
             canceling: intent.cancel_requested_at.is_some() && !stage.is_terminal(),
-            may_still_charge: may_still_charge(intent),
+            may_still_charge: intent.may_still_charge(),
         }
     }
-}
-
-/// Whether money may still be taken for the intent: until it has ended, and after an end that is not certain.
-fn may_still_charge(intent: &ChargeIntent) -> bool {
-    !intent.stage().is_terminal() || intent.stage().outcome() == Some(Outcome::Unverified)
 }
 
 /// `POST /v1/charges`.

@@ -347,12 +347,10 @@ impl ChargeIntent {
         &self.progress.stage
     }
 
-    /// Whether the intent can still cost the buyer money: a number is unknown, or a charge is pending or authorised.
+    /// Whether money may still be taken for the intent: until it has ended, and after an end that is not certain.
     #[must_use]
     pub fn may_still_charge(&self) -> bool {
-        !self.stage().is_terminal()
-            && (self.number.status == NumberStatus::Unknown
-                || matches!(self.stage(), Stage::Pending { .. } | Stage::Authorized { .. }))
+        self.stage().outcome() != Some(Outcome::Verified)
     }
 
     /// Whether the next send would repeat a number that was marked before.

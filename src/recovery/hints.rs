@@ -47,7 +47,7 @@ pub(super) fn fate(hint: &Hint, case: &Case, findings: &Findings, foreign: bool,
         Look::Seen(_) => HintFate::Done,
         Look::NotFound => refused(hint, "404", now),
         Look::Failed => HintFate::Defer(deferred(hint, hint.note.refusals, now)),
-        // No hint calls more often than the probe.
+        // By itself a hint calls no more often than the probe; a new notification may.
         Look::AccountFault => {
             HintFate::Defer(HintNote { not_before: Some(later(now, ACCOUNT_PROBE)), ..hint.note.clone() })
         }

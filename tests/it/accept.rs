@@ -109,6 +109,15 @@ async fn messages_too_old_are_refused_and_messages_from_the_future_are_asked_for
     let old = app.sandbox.sign(&ipn, SignatureVersion::V1);
     app.advance(15 * DAY + MINUTE);
     assert_eq!(app.post_ipn(&old.body, &old.headers).await, 403);
+    let mut early =
+        app.sandbox.ipn((ObjectType::ChargePermission, &permission), &permission, NotificationType::StateChange);
+    early.at = app.clock.now().checked_add(jiff::SignedDuration::from_mins(6)).expect("a time");
+    let early = app.sandbox.sign(&early, SignatureVersion::V2);
+    assert_eq!(app.post_ipn(&early.body, &early.headers).await, 503);
+    assert!(app.journal().await.is_empty());
+    app.advance(2 * MINUTE);
+    assert_eq!(app.post_ipn(&early.body, &early.headers).await, 200, "our clock was behind");
+    app.run_due().await;
     app.finish().await;
 }
 

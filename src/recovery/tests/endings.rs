@@ -67,7 +67,7 @@ fn a_cancellation_is_final_where_no_number_is_unknown() {
 #[test]
 fn a_cancellation_with_an_unknown_number_waits_for_its_answer() {
     let unknown = canceled(answered(sent(), &silence(), after(MINUTE)).intent);
-    assert!(unknown.may_still_charge());
+    assert!(Draft::new(unknown.clone()).is_unknown());
     assert_eq!(decided(unknown.clone(), chargeable(), after(HOUR)).act, Act::Send(0));
     let repeated = ChargeIntent { number: marked(2, after(HOUR), false).number, ..unknown.clone() };
     let declined = answered(repeated.clone(), &Verdict::Declined(Decline::SoftDeclined), after(HOUR));
@@ -77,9 +77,11 @@ fn a_cancellation_with_an_unknown_number_waits_for_its_answer() {
     let tainted = ChargeIntent { number: marked(2, after(HOUR), true).number, ..unknown.clone() };
     let waiting = answered(tainted, &Verdict::Declined(Decline::SoftDeclined), after(HOUR));
     assert_eq!(planned(&waiting), (after(HOUR + X), Why::Confirmation));
-    assert!(waiting.intent.may_still_charge());
+    assert!(waiting.is_unknown(), "a number whose decline is being confirmed is not resolved");
+    assert!(waiting.intent.may_still_charge() && !declined.intent.may_still_charge());
     let never = only(decided(unknown, chargeable(), after(30 * DAY)));
     assert_eq!(end(&never), ("canceled", Outcome::Unverified));
+    assert!(never.intent.may_still_charge());
 }
 
 #[test]
