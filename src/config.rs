@@ -75,6 +75,12 @@ settings! {
     sns_topic_arns = "SNS_TOPIC_ARNS", "sns-topic-arns";
     /// Oldest accepted notification, by its signed time [default: 15d]
     sns_max_message_age = "SNS_MAX_MESSAGE_AGE", "sns-max-message-age";
+    /// true to turn away (503) messages of SignatureVersion 1, SHA-1; only once version 2 was seen to arrive [default: false]
+    require_signature_v2 = "REQUIRE_SIGNATURE_V2", "require-signature-v2";
+    /// true to turn away (503) certificates whose issuer is not known here [default: false, TLS to the SNS host vouches]
+    require_chain = "REQUIRE_CHAIN", "require-chain";
+    /// PEM file with intermediates that are known besides the bundled ones; they must lead to a root of Amazon
+    sns_intermediates_file = "SNS_INTERMEDIATES_FILE", "sns-intermediates-file";
     /// How long a message id is remembered; longer than SNS_MAX_MESSAGE_AGE [default: 16d]
     dedupe_ttl = "DEDUPE_TTL", "dedupe-ttl";
     /// How long the journal of notifications is kept [default: 30d]
@@ -103,7 +109,7 @@ settings! {
     sns_certificate_base_url = "SNS_CERTIFICATE_BASE_URL", "sns-certificate-base-url";
     /// Sandbox only: replaces the name that signing certificates must bear
     sns_certificate_name = "SNS_CERTIFICATE_NAME", "sns-certificate-name";
-    /// Sandbox only: PEM file; the signing certificate must be issued by one of these
+    /// Sandbox only: PEM file; the signing certificate must be one of these or be issued by one, Amazon's own do not count
     sns_trust_anchors_file = "SNS_TRUST_ANCHORS_FILE", "sns-trust-anchors-file";
     /// Sandbox only: file with the milliseconds by which this process is ahead of time
     clock_offset_file = "CLOCK_OFFSET_FILE", "clock-offset-file";

@@ -20,6 +20,12 @@ pub mod metric {
     pub const IPN: &str = "ipn_total";
     /// Counter: messages refused, by the `check` that refused them.
     pub const IPN_REFUSED: &str = "ipn_refused_total";
+    /// Counter: messages verified, by how far their certificate's issuer is proven (`chain`: proven, unproven, pinned) and by
+    /// `signature_version`.
+    pub const SNS_VERIFIED: &str = "sns_verified_total";
+    /// Counter: signing certificates needed, by `outcome`: held, fetched, unacceptable, failed, remembered (a failure of the last
+    /// seconds), over_budget (too many new addresses).
+    pub const SNS_CERTIFICATES: &str = "sns_certificates_total";
     /// Histogram: one reconciliation, from claim to commit.
     pub const RECONCILIATION_SECONDS: &str = "reconciliation_seconds";
     /// Counter: leases that ran out before they were renewed. Should stay at zero.
@@ -36,10 +42,12 @@ pub mod metric {
     pub const LEVEL: &str = "level";
 
     /// All of them.
-    pub const ALL: [&str; 10] = [
+    pub const ALL: [&str; 12] = [
         IPN_SECONDS,
         IPN,
         IPN_REFUSED,
+        SNS_VERIFIED,
+        SNS_CERTIFICATES,
         RECONCILIATION_SECONDS,
         LEASE_LAPSED,
         FOUND_BY_SWEEP,

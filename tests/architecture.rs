@@ -20,7 +20,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("model", &[]),
     ("recovery", &["model"]),
-    ("sns", &["model", "clock"]),
+    ("sns", &["model", "clock", "telemetry"]),
     ("ipn", &["sns", "model"]),
     ("amazon_pay", &["model", "clock"]),
     ("store", &["model", "clock", "telemetry"]),

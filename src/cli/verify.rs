@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -13,8 +12,6 @@ use serde_json::json;
 use crate::clock::Clock;
 use crate::sns::{Envelope, Explanation, Headers, Outcome, RefusedClass, SnsSettings, TopicArn, Verifier};
 
-/// How old a message may be at `--at`: Amazon Pay repeated notifications for up to 14 days.
-const MAX_MESSAGE_AGE: Duration = Duration::from_hours(15 * 24);
 /// The largest body that SNS sends over HTTPS is well below this.
 const MAX_MESSAGE_BYTES: u64 = 1024 * 1024;
 const MAX_CERTIFICATE_BYTES: u64 = 64 * 1024;
@@ -74,14 +71,7 @@ async fn explain(args: &VerifyArgs) -> anyhow::Result<(Explanation, bool)> {
     } else {
         args.topics.clone()
     };
-    let settings = SnsSettings {
-        topics,
-        max_message_age: MAX_MESSAGE_AGE,
-        certificate_base_url: None,
-        certificate_name: None,
-        trust_anchors_pem: None,
-        api_base_url: None,
-    };
+    let settings = SnsSettings::for_topics(topics);
     let clock = args.at.map_or_else(Clock::system, Clock::fixed);
     let verifier = match certificate {
         Some(pem) => Verifier::with_certificate(settings, clock, &pem)?,

@@ -246,19 +246,38 @@ impl Reader {
         if given && topics.is_empty() {
             self.mistake("SNS_TOPIC_ARNS", "expected at least one topic ARN: an empty list would refuse everything");
         }
-        let max_message_age = self.duration("SNS_MAX_MESSAGE_AGE", self.given.sns_max_message_age.clone(), 15 * DAY);
-        let anchors = match self.given.sns_trust_anchors_file.clone() {
-            None => None,
-            Some(path) => self.file("SNS_TRUST_ANCHORS_FILE", &path),
-        };
+        let age = self.given.sns_max_message_age.clone();
+        let max_message_age = self.duration("SNS_MAX_MESSAGE_AGE", age, SnsSettings::DEFAULT_MAX_MESSAGE_AGE);
+        let require_signature_v2 = self.switch("REQUIRE_SIGNATURE_V2", self.given.require_signature_v2.clone());
+        let require_chain = self.switch("REQUIRE_CHAIN", self.given.require_chain.clone());
         Some(SnsSettings {
-            topics,
             max_message_age: max_message_age?,
+            require_signature_v2: require_signature_v2?,
+            require_chain: require_chain?,
+            intermediates_pem: self.certificates("SNS_INTERMEDIATES_FILE", self.given.sns_intermediates_file.clone()),
             certificate_base_url: self.given.sns_certificate_base_url.clone(),
             certificate_name: self.given.sns_certificate_name.clone(),
-            trust_anchors_pem: anchors.map(|pem| pem.expose_secret().as_bytes().to_vec()),
+            trust_anchors_pem: self.certificates("SNS_TRUST_ANCHORS_FILE", self.given.sns_trust_anchors_file.clone()),
             api_base_url: self.given.sns_api_base_url.clone(),
+            ..SnsSettings::for_topics(topics)
         })
+    }
+
+    /// The text of a PEM file; `sns` says at start whether it holds certificates.
+    fn certificates(&mut self, name: &'static str, path: Option<String>) -> Option<Vec<u8>> {
+        let pem = self.file(name, &path?)?;
+        Some(pem.expose_secret().as_bytes().to_vec())
+    }
+
+    fn switch(&mut self, name: &'static str, value: Option<String>) -> Option<bool> {
+        match value.as_deref() {
+            None | Some("false") => Some(false),
+            Some("true") => Some(true),
+            Some(other) => {
+                self.mistake(name, format!("expected true or false, got {other:?}"));
+                None
+            }
+        }
     }
 
     fn workers(&mut self) -> Option<usize> {

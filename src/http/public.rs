@@ -156,9 +156,14 @@ async fn read(body: Body) -> Result<axum::body::Bytes, Received> {
 
 fn headers(headers: &HeaderMap) -> Headers<'_> {
     let raw = headers.get("x-amz-sns-rawdelivery").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
-    // A header that is no text cannot agree with any type.
-    let message_type = headers.get("x-amz-sns-message-type").map(|value| value.to_str().unwrap_or(""));
-    Headers { message_type, raw_delivery: raw }
+    // A header that is no text cannot agree with anything.
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or(""));
+    Headers {
+        message_type: text("x-amz-sns-message-type"),
+        message_id: text("x-amz-sns-message-id"),
+        topic_arn: text("x-amz-sns-topic-arn"),
+        raw_delivery: raw,
+    }
 }
 
 async fn notification(inner: &Inner, message: &Verified<Envelope>, body: &str) -> Result<Received, StoreError> {

@@ -1,8 +1,9 @@
 //! The signing certificate: which address it may have, and what it must be. How it is come by is in [`source`].
 //!
-//! The address is compared on the raw string, because URL parsers disagree about userinfo, case, dots and escapes. Building a
-//! chain through intermediates is not here: SNS serves the leaf alone.
+//! The address is compared on the raw string, because URL parsers disagree about userinfo, case, dots and escapes. Who issued it
+//! is in [`chain`].
 
+pub(super) mod chain;
 pub(super) mod source;
 
 use jiff::Timestamp;
@@ -12,6 +13,7 @@ use x509_parser::public_key::PublicKey;
 
 use super::explanation::{Check, RefusedClass, Step, shown};
 use super::topic::TopicArn;
+use chain::{Authorities, Chain, UnknownIssuer};
 
 /// What 112 bits of security need, and the least that ring verifies.
 const MIN_RSA_BITS: usize = 2048;
@@ -44,7 +46,9 @@ pub(super) struct SigningCertificate {
     key: Option<(Vec<u8>, usize)>,
     algorithm: Algorithm,
     issuer: String,
-    anchoring: Anchoring,
+    chain: Chain,
+    /// What an unknown issuer means.
+    unknown_issuer: UnknownIssuer,
     not_before: Timestamp,
     not_after: Timestamp,
 }
@@ -56,19 +60,9 @@ struct Algorithm {
     is_sound: bool,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Anchoring {
-    /// No anchors are configured: TLS to the expected host vouches for the certificate.
-    NotAsked,
-    /// Issued by an anchor that is itself valid within these times.
-    Anchored(Timestamp, Timestamp),
-    /// Issued by none of them.
-    Unanchored,
-}
-
 impl SigningCertificate {
     /// Reads the first PEM block; whatever follows it is no leaf and is ignored.
-    pub(super) fn parse(pem: &[u8], anchors: &TrustAnchors) -> Result<Self, InvalidCertificate> {
+    pub(super) fn parse(pem: &[u8], authorities: &Authorities) -> Result<Self, InvalidCertificate> {
         let not_one = InvalidCertificate::because;
         let block = Pem::iter_from_buffer(pem)
             .next()
@@ -95,7 +89,8 @@ impl SigningCertificate {
             key,
             algorithm: Algorithm::of(&leaf),
             issuer: leaf.issuer().to_string(),
-            anchoring: anchors.anchoring(&leaf),
+            chain: authorities.chain(&leaf, &block.contents),
+            unknown_issuer: authorities.unknown(),
             not_before: timestamp(leaf.validity().not_before.timestamp()),
             not_after: timestamp(leaf.validity().not_after.timestamp()),
         })
@@ -105,11 +100,6 @@ impl SigningCertificate {
     pub(super) fn judge(&self, expected_name: &str, now: Timestamp) -> Vec<Step> {
         use RefusedClass::{Forbidden, Unavailable};
         let key_bits = self.key.as_ref().map(|(_, bits)| *bits);
-        let (anchored, anchors_expected) = match self.anchoring {
-            Anchoring::NotAsked => (true, "any issuer (no trust anchors are set: the host that served it vouches)"),
-            Anchoring::Anchored(from, until) => (from <= now && now <= until, "signed by a trust anchor valid now"),
-            Anchoring::Unanchored => (false, "signed by a trust anchor"),
-        };
         // A certificate from the future points at our own clock: that may pass, so the message must come again.
         let validity_class = if now < self.not_before { Unavailable } else { Forbidden };
         vec![
@@ -122,7 +112,7 @@ impl SigningCertificate {
             ),
             Step::judged(
                 Check::CertificateUse,
-                !self.is_authority,
+                !self.is_authority || self.chain == Chain::Pinned,
                 Forbidden,
                 "no certificate authority",
                 if self.is_authority { "a certificate authority" } else { "an end entity" },
@@ -141,7 +131,7 @@ impl SigningCertificate {
                 "to be signed by RSA or ECDSA with SHA-256 or better",
                 self.algorithm.name.as_str(),
             ),
-            Step::judged(Check::CertificateChain, anchored, Forbidden, anchors_expected, shown(&self.issuer)),
+            self.judge_chain(now),
             Step::judged(
                 Check::CertificateValidity,
                 self.not_before <= now && now <= self.not_after,
@@ -150,6 +140,43 @@ impl SigningCertificate {
                 format!("valid from {} to {}", self.not_before, self.not_after),
             ),
         ]
+    }
+
+    fn judge_chain(&self, now: Timestamp) -> Step {
+        use RefusedClass::{Forbidden, Unavailable};
+        let (ok, class, found) = match (&self.chain, self.unknown_issuer) {
+            (Chain::Pinned, _) => (true, Forbidden, "the very certificate that is trusted".to_owned()),
+            (Chain::Broken(why), _) => (false, Forbidden, why.clone()),
+            _ if self.is_proven(now) => (true, Forbidden, "a path to a trusted root".to_owned()),
+            (_, UnknownIssuer::Accepted) => (true, Forbidden, "unproven: no issuer that is known here".to_owned()),
+            (_, UnknownIssuer::Unavailable) => (false, Unavailable, "no issuer that is known here".to_owned()),
+            (_, UnknownIssuer::Refused) => (false, Forbidden, "no issuer that is trusted".to_owned()),
+        };
+        let expected = match self.unknown_issuer {
+            UnknownIssuer::Accepted => "a path to a root of Amazon, where the issuer is known (else its host vouches)",
+            UnknownIssuer::Unavailable => "a path to a root of Amazon (REQUIRE_CHAIN)",
+            UnknownIssuer::Refused => "a trust anchor, or issued by one that is valid now",
+        };
+        Step::judged(
+            Check::CertificateChain,
+            ok,
+            class,
+            expected,
+            format!("{found}; issued by {}", shown(&self.issuer)),
+        )
+    }
+
+    fn is_proven(&self, now: Timestamp) -> bool {
+        matches!(self.chain, Chain::Proven { from, until } if from <= now && now <= until)
+    }
+
+    /// How far the issuer is proven, as the metrics name it: `pinned`, `proven` or `unproven`.
+    pub(super) fn chain_label(&self, now: Timestamp) -> &'static str {
+        match self.chain {
+            Chain::Pinned => "pinned",
+            _ if self.is_proven(now) => "proven",
+            _ => "unproven",
+        }
     }
 
     /// DER of the RSA public key; empty, and so good for no signature, if the key is of another kind.
@@ -173,44 +200,6 @@ impl Algorithm {
             Some((_, name)) => Self { name: (*name).to_owned(), is_sound: true },
             None => Self { name: format!("the algorithm {}", outer.to_id_string()), is_sound: false },
         }
-    }
-}
-
-/// Certificates (DER) that must have issued the signing certificate; `None` asks for none.
-#[derive(Debug, Default)]
-pub(super) struct TrustAnchors(Option<Vec<Vec<u8>>>);
-
-impl TrustAnchors {
-    /// Reads all certificates of a PEM file; at least one is needed.
-    pub(super) fn parse(pem: Option<&[u8]>) -> Result<Self, InvalidCertificate> {
-        let Some(pem) = pem else { return Ok(Self(None)) };
-        let bad = InvalidCertificate::because;
-        let mut anchors = Vec::new();
-        for block in Pem::iter_from_buffer(pem) {
-            let block = block.map_err(|error| bad(&error))?;
-            x509_parser::parse_x509_certificate(&block.contents).map_err(|error| bad(&error))?;
-            anchors.push(block.contents);
-        }
-        if anchors.is_empty() {
-            return Err(bad(&"no PEM block"));
-        }
-        Ok(Self(Some(anchors)))
-    }
-
-    fn anchoring(&self, leaf: &X509Certificate<'_>) -> Anchoring {
-        let Some(anchors) = &self.0 else { return Anchoring::NotAsked };
-        let issuers = anchors.iter().filter_map(|der| x509_parser::parse_x509_certificate(der).ok());
-        issuers
-            .map(|(_, anchor)| anchor)
-            .filter(|anchor| anchor.subject().as_raw() == leaf.issuer().as_raw())
-            .find(|anchor| leaf.verify_signature(Some(anchor.public_key())).is_ok())
-            .map_or(Anchoring::Unanchored, |anchor| {
-                let validity = anchor.validity();
-                Anchoring::Anchored(
-                    timestamp(validity.not_before.timestamp()),
-                    timestamp(validity.not_after.timestamp()),
-                )
-            })
     }
 }
 
@@ -265,8 +254,11 @@ mod tests {
 
     /// The first check that a certificate fails.
     fn failed(text: &str, anchors: Option<&str>) -> Option<Check> {
-        let anchors = TrustAnchors::parse(anchors.map(str::as_bytes)).unwrap();
-        let certificate = SigningCertificate::parse(text.as_bytes(), &anchors).unwrap();
+        let authorities = match anchors {
+            Some(own) => Authorities::only(own.as_bytes()),
+            None => Authorities::amazon(None, false),
+        };
+        let certificate = SigningCertificate::parse(text.as_bytes(), &authorities.unwrap()).unwrap();
         let steps = certificate.judge(NAME, NOW.parse().unwrap());
         steps.iter().find(|step| !step.passed()).map(|step| {
             assert_eq!(step.outcome, Outcome::Failed(RefusedClass::Forbidden));
@@ -347,7 +339,7 @@ mod tests {
             pem(&[params(&[NAME], NAME).self_signed(Key::main()).unwrap().der().as_ref(), &[0][..]].concat());
         for text in ["", "<html>", "-----BEGIN CERTIFICATE-----\n", &pem(b"no DER"), &format!("{key}{good}"), &trailing]
         {
-            let parsed = SigningCertificate::parse(text.as_bytes(), &TrustAnchors::default());
+            let parsed = SigningCertificate::parse(text.as_bytes(), &Authorities::amazon(None, false).unwrap());
             assert!(parsed.is_err(), "{text}");
         }
     }

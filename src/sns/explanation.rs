@@ -11,8 +11,8 @@ pub enum Check {
     Delivery,
     /// The body is an SNS envelope.
     Envelope,
-    /// The header `x-amz-sns-message-type`, if given, agrees with the body.
-    MessageType,
+    /// The headers with the message's type, id and topic, where they are given, agree with the body.
+    Headers,
     /// The topic is allow-listed.
     Topic,
     /// The certificate's address is the one that the topic's region determines.
@@ -33,7 +33,7 @@ pub enum Check {
     CertificateKey,
     /// The certificate itself is not signed with a broken algorithm.
     CertificateAlgorithm,
-    /// The certificate was issued by a configured trust anchor.
+    /// The certificate was issued by whom it names, where that issuer is known.
     CertificateChain,
     /// The certificate is valid at this time.
     CertificateValidity,
@@ -46,7 +46,7 @@ impl Check {
     pub const ALL: [Self; 16] = [
         Self::Delivery,
         Self::Envelope,
-        Self::MessageType,
+        Self::Headers,
         Self::Topic,
         Self::CertificateUrl,
         Self::SignatureVersion,
@@ -68,7 +68,7 @@ impl Check {
         match self {
             Self::Delivery => "delivery",
             Self::Envelope => "envelope",
-            Self::MessageType => "message_type",
+            Self::Headers => "headers",
             Self::Topic => "topic",
             Self::CertificateUrl => "certificate_url",
             Self::SignatureVersion => "signature_version",

@@ -1,11 +1,11 @@
 //! Amazon SNS: is this message genuine, and is it for us?
 //!
 //! A valid signature proves little: any AWS account can publish to a topic of its own, correctly signed. So the sequence is
-//! 1. shape: not raw delivery, one strict [`Envelope`], header and body agree on the type;
+//! 1. shape: not raw delivery, one strict [`Envelope`], headers and body agree;
 //! 2. the topic is one that the operator allow-listed, byte for byte;
 //! 3. the certificate's address is the one which *that topic's* region determines;
 //! 4. known signature version, acceptable Timestamp, strict Base64;
-//! 5. the certificate: fetched or held, right name, no authority, strong key, valid now;
+//! 5. the certificate: fetched or held, right name, no authority, strong key, issued by whom it names, valid now;
 //! 6. the signature over the canonical string.
 //!
 //! Cheapest first, and nothing leaves the process before step 5. [`Verifier::explain`] shows the same sequence to people.
@@ -16,6 +16,7 @@ mod canonical;
 mod certificate;
 mod envelope;
 mod explanation;
+mod settings;
 mod subscription;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
@@ -27,6 +28,7 @@ pub use certificate::InvalidCertificate;
 pub use certificate::source::FetchError;
 pub use envelope::{Confirmation, Content, Envelope, EnvelopeError, MessageType};
 pub use explanation::{Check, Explanation, Outcome, Refused, RefusedClass, Step};
+pub use settings::SnsSettings;
 pub use subscription::{ConfirmError, Subscriber};
 pub use topic::{InvalidTopicArn, TopicArn};
-pub use verifier::{Headers, SnsError, SnsSettings, Verified, Verifier};
+pub use verifier::{Headers, SnsError, Verified, Verifier};

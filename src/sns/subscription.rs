@@ -15,7 +15,8 @@ use aws_sdk_sns::operation::confirm_subscription::ConfirmSubscriptionError;
 use aws_smithy_http_client::tls;
 
 use super::envelope::{Content, Envelope};
-use super::verifier::{SnsSettings, Verified};
+use super::settings::SnsSettings;
+use super::verifier::Verified;
 
 /// SNS waits 15 s for our answer to the confirmation message; this leaves room for the rest of the request.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(9);

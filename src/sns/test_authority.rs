@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
+use super::settings::SnsSettings;
 use super::topic::TopicArn;
-use super::verifier::SnsSettings;
 
 pub(crate) const NAME: &str = "sns.amazonaws.com";
 pub(crate) const TOPIC: &str = "arn:aws:sns:us-east-1:291180941288:A3BXB0YN3XH17HA2K7NDRCTOTPW9";
@@ -132,12 +132,9 @@ pub(crate) fn signed(mut message: Value, key: &Key) -> Value {
 
 pub(crate) fn settings(base: &str) -> SnsSettings {
     SnsSettings {
-        topics: vec![TOPIC.parse::<TopicArn>().unwrap()],
         max_message_age: std::time::Duration::from_hours(24),
         certificate_base_url: Some(base.to_owned()),
-        certificate_name: None,
-        trust_anchors_pem: None,
-        api_base_url: None,
+        ..SnsSettings::for_topics(vec![TOPIC.parse::<TopicArn>().unwrap()])
     }
 }
 

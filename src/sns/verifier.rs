@@ -1,5 +1,6 @@
 //! The verifier: every check of an SNS message in one sequence, and the only place that makes a [`Verified`].
 
+use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,40 +11,30 @@ use ring::signature::{
 };
 
 use super::canonical::string_to_sign;
+use super::certificate::chain::Authorities;
 use super::certificate::source::{CertificateSource, FetchError, Web};
-use super::certificate::{CertificateUrl, InvalidCertificate, SigningCertificate, TrustAnchors};
+use super::certificate::{CertificateUrl, InvalidCertificate, SigningCertificate};
 use super::envelope::Envelope;
 use super::explanation::{Check, Explanation, Refused, RefusedClass, Step, Trail, shown};
+use super::settings::SnsSettings;
 use super::topic::TopicArn;
 use crate::clock::Clock;
+use crate::telemetry::metric;
 
 /// How far ahead of our clock a message may be. Beyond it, it is our clock that is in doubt.
 const MAX_FUTURE: Duration = Duration::from_mins(5);
 /// Bytes of an RSA signature by keys of 2048 to 8192 bits.
 const SIGNATURE_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
-/// What the verifier and the subscriber go by.
-#[derive(Debug, Clone)]
-pub struct SnsSettings {
-    /// The topics whose messages are accepted; none if empty.
-    pub topics: Vec<TopicArn>,
-    /// The oldest message that is accepted, by its signed Timestamp. Must cover the sender's retries.
-    pub max_message_age: Duration,
-    /// Replaces `https://sns.<region>.amazonaws.com` in certificate addresses. Sandboxes only.
-    pub certificate_base_url: Option<String>,
-    /// Replaces the name that certificates must bear. Sandboxes only.
-    pub certificate_name: Option<String>,
-    /// Certificates one of which must have issued the signing certificate (PEM).
-    pub trust_anchors_pem: Option<Vec<u8>>,
-    /// Replaces the SNS endpoint for confirming subscriptions. Sandboxes only.
-    pub api_base_url: Option<String>,
-}
-
 /// What the request's headers say. They are not signed, so nothing is decided in the message's favour by them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Headers<'a> {
     /// `x-amz-sns-message-type`, if given.
     pub message_type: Option<&'a str>,
+    /// `x-amz-sns-message-id`, if given.
+    pub message_id: Option<&'a str>,
+    /// `x-amz-sns-topic-arn`, if given.
+    pub topic_arn: Option<&'a str>,
     /// Whether `x-amz-sns-rawdelivery` is `true`.
     pub raw_delivery: bool,
 }
@@ -72,8 +63,18 @@ impl<T> Deref for Verified<T> {
 #[derive(Debug)]
 pub struct Verifier {
     settings: SnsSettings,
+    topics: Topics,
     clock: Clock,
     certificates: CertificateSource,
+}
+
+/// Whose messages are let through to the signature.
+#[derive(Debug)]
+enum Topics {
+    /// Those of the settings.
+    Listed,
+    /// Any of these regions, to find out which one is to be listed. Nothing may be done with such a message but to show its topic.
+    AnyIn(&'static [&'static str]),
 }
 
 impl Verifier {
@@ -83,10 +84,9 @@ impl Verifier {
     ///
     /// [`SnsError`] if the settings contradict themselves or no HTTP client can be built.
     pub fn new(settings: SnsSettings, clock: Clock) -> Result<Self, SnsError> {
-        let anchors = TrustAnchors::parse(settings.trust_anchors_pem.as_deref()).map_err(SnsError::TrustAnchors)?;
         let base = settings.certificate_base_url.as_deref();
-        let web = Web::new(anchors, clock.clone(), base).map_err(SnsError::Fetching)?;
-        Ok(Self { settings, clock, certificates: CertificateSource::Web(Box::new(web)) })
+        let web = Web::new(authorities(&settings)?, clock.clone(), base).map_err(SnsError::Fetching)?;
+        Ok(Self { settings, topics: Topics::Listed, clock, certificates: CertificateSource::Web(Box::new(web)) })
     }
 
     /// A verifier that never fetches: messages must be signed by the given certificate (PEM), whatever their address for it.
@@ -95,9 +95,33 @@ impl Verifier {
     ///
     /// [`SnsError`] if the PEM holds no certificate, or the settings contradict themselves.
     pub fn with_certificate(settings: SnsSettings, clock: Clock, pem: &[u8]) -> Result<Self, SnsError> {
-        let anchors = TrustAnchors::parse(settings.trust_anchors_pem.as_deref()).map_err(SnsError::TrustAnchors)?;
-        let certificate = SigningCertificate::parse(pem, &anchors).map_err(SnsError::Certificate)?;
-        Ok(Self { settings, clock, certificates: CertificateSource::Fixed(Arc::new(certificate)) })
+        let certificate = SigningCertificate::parse(pem, &authorities(&settings)?).map_err(SnsError::Certificate)?;
+        let certificates = CertificateSource::Fixed(Arc::new(certificate));
+        Ok(Self { settings, topics: Topics::Listed, clock, certificates })
+    }
+
+    /// A verifier that accepts every topic of `regions`, to learn which topic is the merchant's. What it verifies comes from *some*
+    /// AWS account: show it to a person, and act on nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn learning(settings: SnsSettings, clock: Clock, regions: &'static [&'static str]) -> Result<Self, SnsError> {
+        Ok(Self { topics: Topics::AnyIn(regions), ..Self::new(settings, clock)? })
+    }
+
+    /// Takes the certificate address of a message that was verified before (the journal keeps them) as known: it is fetched now, and
+    /// later without regard to the budget that holds against floods of invented addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`] if the certificate cannot be had now. It is asked for again with the next message.
+    pub async fn expect(&self, body: &[u8]) -> Result<(), FetchError> {
+        let mut trail = Trail::default();
+        let Ok(envelope) = parsed(&Headers::default(), body, &mut trail) else { return Ok(()) };
+        let Ok(topic) = self.allowed_topic(&envelope, &mut trail) else { return Ok(()) };
+        let Ok(url) = self.certificate_url(&envelope, &topic, &mut trail) else { return Ok(()) };
+        self.certificates.expect(&url, &self.expected_name(&topic)).await
     }
 
     /// Proves that a message is genuine, recent, and of an allow-listed topic.
@@ -125,11 +149,11 @@ impl Verifier {
     ) -> Result<Verified<Envelope>, Refused> {
         let envelope = parsed(headers, body, trail)?;
         let topic = self.allowed_topic(&envelope, trail)?;
-        let url = self.certificate_url(&envelope, topic, trail)?;
-        let algorithm = signature_algorithm(&envelope, trail)?;
+        let url = self.certificate_url(&envelope, &topic, trail)?;
+        let algorithm = self.signature_algorithm(&envelope, trail)?;
         trail.add(self.age(&envelope))?;
         let signature = decoded_signature(&envelope, trail)?;
-        let certificate = self.certificate(topic, &url, trail).await?;
+        let certificate = self.certificate(&topic, &url, trail).await?;
         let key = UnparsedPublicKey::new(algorithm, certificate.key());
         let genuine = key.verify(string_to_sign(&envelope).as_bytes(), &signature).is_ok();
         trail.add(Step::judged(
@@ -139,12 +163,20 @@ impl Verifier {
             "a signature over exactly this message by the certificate's key",
             if genuine { "that signature" } else { "a signature of something else, or by another key" },
         ))?;
+        let (chain, version) = (certificate.chain_label(self.clock.now()), version_label(&envelope));
+        metrics::counter!(metric::SNS_VERIFIED, "chain" => chain, "signature_version" => version).increment(1);
         Ok(Verified(envelope))
     }
 
     /// The configured topic that the message names. What follows is derived from the configured one.
-    fn allowed_topic(&self, envelope: &Envelope, trail: &mut Trail) -> Result<&TopicArn, Refused> {
-        let topic = self.settings.topics.iter().find(|topic| topic.as_str() == envelope.topic_arn);
+    fn allowed_topic(&self, envelope: &Envelope, trail: &mut Trail) -> Result<Cow<'_, TopicArn>, Refused> {
+        if let Topics::AnyIn(regions) = self.topics {
+            let topic = envelope.topic_arn.parse().ok();
+            let topic = topic.filter(|topic: &TopicArn| regions.contains(&topic.region())).map(Cow::Owned);
+            let expected = format!("any topic in {}", regions.join(" or "));
+            return trail.require(Check::Topic, RefusedClass::Forbidden, expected, shown(&envelope.topic_arn), topic);
+        }
+        let topic = self.settings.topics.iter().find(|topic| topic.as_str() == envelope.topic_arn).map(Cow::Borrowed);
         let expected = match self.settings.topics.as_slice() {
             [] => "no topic at all: none is allow-listed".to_owned(),
             [only] => only.to_string(),
@@ -167,6 +199,25 @@ impl Verifier {
         trail.require(Check::CertificateUrl, RefusedClass::Forbidden, expected, found, url)
     }
 
+    fn expected_name(&self, topic: &TopicArn) -> String {
+        self.settings.certificate_name.clone().unwrap_or_else(|| topic.certificate_name())
+    }
+
+    /// Anything but the two known versions is refused; a default would let the sender choose.
+    fn signature_algorithm(&self, envelope: &Envelope, trail: &mut Trail) -> Result<&'static RsaParameters, Refused> {
+        let only_v2 = self.settings.require_signature_v2;
+        let (algorithm, class) = match envelope.signature_version.as_str() {
+            // Genuine, perhaps, and the operator may think better of it: SNS must send it again.
+            "1" if only_v2 => (None, RefusedClass::Unavailable),
+            // Amazon Pay's topics sign with SHA-1, and only their owner can change it. Forging needs a second preimage.
+            "1" => (Some(&RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY), RefusedClass::Malformed),
+            "2" => (Some(&RSA_PKCS1_2048_8192_SHA256), RefusedClass::Malformed),
+            _ => (None, RefusedClass::Malformed),
+        };
+        let expected = if only_v2 { "2 (SHA-256; REQUIRE_SIGNATURE_V2 is set)" } else { "1 (SHA-1) or 2 (SHA-256)" };
+        trail.require(Check::SignatureVersion, class, expected, shown(&envelope.signature_version), algorithm)
+    }
+
     fn age(&self, envelope: &Envelope) -> Step {
         let now = self.clock.now();
         let age = now.duration_since(envelope.timestamp);
@@ -186,7 +237,7 @@ impl Verifier {
         url: &CertificateUrl,
         trail: &mut Trail,
     ) -> Result<Arc<SigningCertificate>, Refused> {
-        let name = self.settings.certificate_name.clone().unwrap_or_else(|| topic.certificate_name());
+        let name = self.expected_name(topic);
         let obtained = self.certificates.obtain(url, &name).await;
         let (expected, found) = match (&self.certificates, &obtained) {
             (CertificateSource::Fixed(_), _) => ("the certificate that was given", "a PEM certificate".to_owned()),
@@ -217,23 +268,31 @@ fn parsed(headers: &Headers<'_>, body: &[u8], trail: &mut Trail) -> Result<Envel
     let envelope = trail.require(Check::Envelope, Malformed, "a well-formed SNS message", found, parsed.ok())?;
 
     let kind = envelope.message_type().as_str();
-    let agrees = headers.message_type.is_none_or(|header| header == kind);
-    let found = headers.message_type.map_or_else(|| "no such header".to_owned(), shown);
-    let expected = format!("the header x-amz-sns-message-type, if given, to say {kind}");
-    trail.add(Step::judged(Check::MessageType, agrees, Malformed, expected, found))?;
+    let pairs = [
+        ("x-amz-sns-message-type", headers.message_type, kind),
+        ("x-amz-sns-message-id", headers.message_id, envelope.message_id.as_str()),
+        ("x-amz-sns-topic-arn", headers.topic_arn, envelope.topic_arn.as_str()),
+    ];
+    let odd =
+        pairs.into_iter().find_map(|(name, header, body)| Some((name, header.filter(|text| *text != body)?, body)));
+    let (expected, found) = odd.map_or_else(
+        || ("headers that agree with the body, where they are given".to_owned(), "no disagreement".to_owned()),
+        |(name, header, body)| (format!("the header {name} to say {}", shown(body)), shown(header)),
+    );
+    trail.add(Step::judged(Check::Headers, odd.is_none(), Malformed, expected, found))?;
     Ok(envelope)
 }
 
-/// Anything but the two known versions is refused; a default would let the sender choose.
-fn signature_algorithm(envelope: &Envelope, trail: &mut Trail) -> Result<&'static RsaParameters, Refused> {
-    let algorithm = match envelope.signature_version.as_str() {
-        // Amazon Pay's topics sign with SHA-1, and only their owner can change it. Forging needs a second preimage.
-        "1" => Some(&RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY),
-        "2" => Some(&RSA_PKCS1_2048_8192_SHA256),
-        _ => None,
-    };
-    let (expected, found) = ("1 (SHA-1) or 2 (SHA-256)", shown(&envelope.signature_version));
-    trail.require(Check::SignatureVersion, RefusedClass::Malformed, expected, found, algorithm)
+fn version_label(envelope: &Envelope) -> &'static str {
+    if envelope.signature_version == "2" { "2" } else { "1" }
+}
+
+fn authorities(settings: &SnsSettings) -> Result<Authorities, SnsError> {
+    match settings.trust_anchors_pem.as_deref() {
+        Some(own) => Authorities::only(own),
+        None => Authorities::amazon(settings.intermediates_pem.as_deref(), settings.require_chain),
+    }
+    .map_err(SnsError::TrustAnchors)
 }
 
 fn decoded_signature(envelope: &Envelope, trail: &mut Trail) -> Result<Vec<u8>, Refused> {
@@ -268,8 +327,8 @@ fn with_causes(error: &FetchError) -> String {
 /// Why a verifier or a subscriber cannot be built from its settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SnsError {
-    /// The trust anchors hold something else than certificates.
-    #[error("the trust anchors cannot be read")]
+    /// The trust anchors or the intermediates hold something else than certificates.
+    #[error("the trust anchors or intermediates cannot be read")]
     TrustAnchors(#[source] InvalidCertificate),
     /// The given certificate is none.
     #[error("the certificate cannot be read")]
@@ -351,11 +410,12 @@ mod tests {
         let (verifier, body) = (offline(), signed(notification(BASE), Key::main()).to_string());
         for (message_type, raw_delivery, check) in [
             (Some("Notification"), false, None),
-            (Some("SubscriptionConfirmation"), false, Some("message_type")),
-            (Some("notification"), false, Some("message_type")),
+            (Some("SubscriptionConfirmation"), false, Some("headers")),
+            (Some("notification"), false, Some("headers")),
             (Some("Notification"), true, Some("delivery")),
         ] {
-            let result = verifier.verify(&Headers { message_type, raw_delivery }, body.as_bytes()).await;
+            let result =
+                verifier.verify(&Headers { message_type, raw_delivery, ..Headers::default() }, body.as_bytes()).await;
             assert_eq!(result.as_ref().err().map(Refused::check), check);
             assert!(result.is_ok() || result.is_err_and(|refused| refused.class() == Malformed));
         }
@@ -448,6 +508,75 @@ mod tests {
             message["SigningCertURL"] = json!(url);
             assert_eq!(outcome(&verifier, &message).await, Err((Forbidden, "certificate_url")), "{url:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn version_1_can_be_turned_away_and_may_be_sent_again() {
+        let settings = SnsSettings { require_signature_v2: true, ..settings(BASE) };
+        let verifier = Verifier::with_certificate(settings, at(NOW), good_certificate().as_bytes()).unwrap();
+        for (version, expected) in [
+            ("1", Err((Unavailable, "signature_version"))),
+            ("2", Ok(())),
+            ("3", Err((Malformed, "signature_version"))),
+        ] {
+            assert_eq!(outcome(&verifier, &signed(edited("SignatureVersion", version), Key::main())).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_an_unknown_issuer_is_accepted_unless_a_chain_is_required() {
+        let message = signed(notification(BASE), Key::main());
+        for (require_chain, expected) in [(false, Ok(())), (true, Err((Unavailable, "certificate_chain")))] {
+            let settings = SnsSettings { require_chain, ..settings(BASE) };
+            let verifier = Verifier::with_certificate(settings, at(NOW), good_certificate().as_bytes()).unwrap();
+            assert_eq!(outcome(&verifier, &message).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_learning_verifier_takes_any_topic_of_its_regions_and_nothing_else_is_laxer() {
+        let settings = || SnsSettings { topics: Vec::new(), ..settings(BASE) };
+        let host = Host::answering(good_certificate).await;
+        let base = Some(host.base.clone());
+        let settings = || SnsSettings { certificate_base_url: base.clone(), ..settings() };
+        let verifier = Verifier::learning(settings(), at(NOW), &["us-east-1"]).unwrap();
+        let with_topic = |topic: &str| {
+            let mut message = notification(&host.base);
+            message["TopicArn"] = json!(topic);
+            signed(message, Key::main())
+        };
+        assert_eq!(outcome(&verifier, &with_topic(TOPIC_OF_SOMEBODY_ELSE)).await, Ok(()));
+        let fetched = host.hits();
+        for topic in [
+            TOPIC_OF_SOMEBODY_ELSE.replace("us-east-1", "eu-west-1"),
+            TOPIC_OF_SOMEBODY_ELSE.replace("us-east-1", "us-east-1.evil.test/"),
+            "arn:x".to_owned(),
+        ] {
+            assert_eq!(outcome(&verifier, &with_topic(&topic)).await, Err((Forbidden, "topic")), "{topic}");
+        }
+        let mut altered = with_topic(TOPIC_OF_SOMEBODY_ELSE);
+        altered["Message"] = json!("altered");
+        assert_eq!(outcome(&verifier, &altered).await, Err((Forbidden, "signature")));
+        assert_eq!(host.hits(), fetched);
+    }
+
+    #[tokio::test]
+    async fn what_was_verified_before_is_fetched_ahead_and_nothing_else() {
+        let host = Host::answering(good_certificate).await;
+        let verifier = Verifier::new(settings(&host.base), at(NOW)).unwrap();
+        let mut foreign = notification(&host.base);
+        foreign["TopicArn"] = json!(TOPIC_OF_SOMEBODY_ELSE);
+        let mut elsewhere = notification(&host.base);
+        elsewhere["SigningCertURL"] = json!(format!("{}/other.pem", host.base));
+        for body in [signed(foreign, Key::main()), signed(elsewhere, Key::main()), json!({})] {
+            verifier.expect(body.to_string().as_bytes()).await.unwrap();
+        }
+        assert_eq!(host.hits(), 0);
+        let body = signed(notification(&host.base), Key::main());
+        verifier.expect(body.to_string().as_bytes()).await.unwrap();
+        assert_eq!(host.hits(), 1);
+        assert_eq!(outcome(&verifier, &body).await, Ok(()));
+        assert_eq!(host.hits(), 1);
     }
 
     #[tokio::test]

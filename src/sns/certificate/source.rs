@@ -1,17 +1,20 @@
 //! How signing certificates are come by: fetched within bounds, and kept while they are acceptable.
 //!
 //! A failed or unacceptable certificate is remembered for seconds only, and per address, so that a flood for one bad address
-//! costs one request and never blocks the genuine one.
+//! costs one request and never blocks the genuine one. Addresses can be invented, so fetches have a budget; an address that proved
+//! good before is exempt from it, and so is every certificate that is held already.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use moka::future::Cache;
 
-use super::{CertificateUrl, InvalidCertificate, SigningCertificate, TrustAnchors};
+use super::chain::Authorities;
+use super::{CertificateUrl, InvalidCertificate, SigningCertificate};
 use crate::clock::Clock;
 use crate::sns::explanation::Step;
+use crate::telemetry::metric;
 
 /// SNS waits 15 s for our answer; a certificate that takes longer than this is asked for again with the next delivery.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(4);
@@ -22,8 +25,14 @@ const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
 const MAX_HELD: u64 = 64;
 const MAX_FAILURES_HELD: u64 = 1024;
 const FAILURE_LIFE: Duration = Duration::from_secs(10);
-/// Senders who know an allow-listed ARN can invent addresses; each costs one request to AWS until this is used up.
-const MAX_FETCHES_PER_MINUTE: u32 = 120;
+/// Senders who know an allow-listed ARN can invent addresses; each costs one request to AWS until the budget is used up.
+/// Refilled evenly, so that a genuine new address always has a chance against a flood.
+const BUDGET_INTERVAL: SignedDuration = SignedDuration::from_millis(100);
+/// What may be fetched at once after a quiet time.
+const BUDGET_BURST: i32 = 100;
+/// Addresses that are exempt from the budget: those of the last notifications in the journal.
+const MAX_EXPECTED: usize = 8;
+
 /// Where signing certificates come from.
 #[derive(Debug)]
 pub(in crate::sns) enum CertificateSource {
@@ -45,17 +54,27 @@ impl CertificateSource {
             Self::Fixed(certificate) => Ok(Arc::clone(certificate)),
         }
     }
+
+    /// Fetches the certificate at an address that proved good before, now and whenever it is needed, without regard to the budget.
+    pub(in crate::sns) async fn expect(&self, url: &CertificateUrl, expected_name: &str) -> Result<(), FetchError> {
+        match self {
+            Self::Web(web) => web.expect(url, expected_name).await,
+            Self::Fixed(_) => Ok(()),
+        }
+    }
 }
 
 /// Fetches certificates and keeps those that are acceptable.
 #[derive(Debug)]
 pub(in crate::sns) struct Web {
     client: reqwest::Client,
-    anchors: TrustAnchors,
+    authorities: Authorities,
     clock: Clock,
     held: Cache<String, Arc<SigningCertificate>>,
     failures: Cache<String, Failure>,
     budget: Budget,
+    /// Exempt from the budget, at most [`MAX_EXPECTED`].
+    expected: Mutex<Vec<String>>,
 }
 
 /// What an address last came to, when that was no good.
@@ -67,12 +86,12 @@ struct Failure {
 
 impl Web {
     /// A fetcher. Addresses must be https, unless a sandbox's `base` URL replaces their origin.
-    pub(in crate::sns) fn new(anchors: TrustAnchors, clock: Clock, base: Option<&str>) -> Result<Self, FetchError> {
-        Self::with_timeout(anchors, clock, base, FETCH_TIMEOUT)
+    pub(in crate::sns) fn new(authorities: Authorities, clock: Clock, base: Option<&str>) -> Result<Self, FetchError> {
+        Self::with_timeout(authorities, clock, base, FETCH_TIMEOUT)
     }
 
     fn with_timeout(
-        anchors: TrustAnchors,
+        authorities: Authorities,
         clock: Clock,
         base: Option<&str>,
         timeout: Duration,
@@ -99,36 +118,67 @@ impl Web {
             .map_err(|error| FetchError::Request(Arc::new(error)))?;
         let held = Cache::new(MAX_HELD);
         let failures = Cache::builder().max_capacity(MAX_FAILURES_HELD).time_to_live(FAILURE_LIFE).build();
-        Ok(Self { client, anchors, clock, held, failures, budget: Budget::default() })
+        let (budget, expected) = (Budget::default(), Mutex::default());
+        Ok(Self { client, authorities, clock, held, failures, budget, expected })
     }
 
     async fn obtain(&self, url: &CertificateUrl, expected_name: &str) -> Result<Arc<SigningCertificate>, FetchError> {
+        let acceptable = |certificate: &SigningCertificate| is_acceptable(certificate, expected_name, self.clock.now());
+        match self.held.get(&url.0).await {
+            Some(held) if acceptable(&held) => {
+                count("held");
+                return Ok(held);
+            }
+            // It was acceptable once. Amazon renews under another address, so this one is asked again, but not at each message.
+            Some(held) => {
+                let failure = self.remember_failure(url, Ok(held)).await;
+                self.held.invalidate(&url.0).await;
+                count("unacceptable");
+                return failure.what;
+            }
+            None => {}
+        }
         if let Some(failure) = self.recent_failure(url).await {
+            count("remembered");
             return failure.what;
         }
         // Concurrent callers for one address share one fetch and its outcome.
-        match self.held.try_get_with_by_ref(url.0.as_str(), self.load(url)).await {
-            Ok(certificate) if is_acceptable(&certificate, expected_name, self.clock.now()) => Ok(certificate),
-            Ok(unacceptable) => {
-                // Remembered before it is let go, so that no other caller finds neither and fetches again.
-                let failure = self.remember_failure(url, Ok(unacceptable)).await;
-                self.held.invalidate(&url.0).await;
-                failure.what
-            }
-            Err(failure) => failure.what.clone(),
-        }
+        let loaded = self.held.try_get_with_by_ref(url.0.as_str(), self.load(url, expected_name)).await;
+        loaded.or_else(|failure| failure.what.clone())
     }
 
-    /// Fetches within the budget.
-    async fn load(&self, url: &CertificateUrl) -> Result<Arc<SigningCertificate>, Failure> {
+    async fn expect(&self, url: &CertificateUrl, expected_name: &str) -> Result<(), FetchError> {
+        {
+            let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+            if expected.len() < MAX_EXPECTED && !expected.contains(&url.0) {
+                expected.push(url.0.clone());
+            }
+        }
+        self.obtain(url, expected_name).await.map(|_| ())
+    }
+
+    /// Fetches within the budget. Only what is acceptable comes to be held, so that nothing else can push it out.
+    async fn load(&self, url: &CertificateUrl, expected_name: &str) -> Result<Arc<SigningCertificate>, Failure> {
         let now = self.clock.now();
-        if !self.budget.take(now) {
+        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner).contains(&url.0);
+        if !expected && !self.budget.take(now) {
+            count("over_budget");
             // Not remembered: the address itself has done nothing wrong.
             return Err(Failure { at: now, what: Err(FetchError::Budget) });
         }
-        match self.fetch(url).await {
-            Ok(certificate) => Ok(Arc::new(certificate)),
-            Err(error) => Err(self.remember_failure(url, Err(error)).await),
+        match self.fetch(url).await.map(Arc::new) {
+            Ok(certificate) if is_acceptable(&certificate, expected_name, self.clock.now()) => {
+                count("fetched");
+                Ok(certificate)
+            }
+            Ok(certificate) => {
+                count("unacceptable");
+                Err(self.remember_failure(url, Ok(certificate)).await)
+            }
+            Err(error) => {
+                count("failed");
+                Err(self.remember_failure(url, Err(error)).await)
+            }
         }
     }
 
@@ -145,7 +195,7 @@ impl Web {
             }
             pem.extend_from_slice(&chunk);
         }
-        Ok(SigningCertificate::parse(&pem, &self.anchors)?)
+        Ok(SigningCertificate::parse(&pem, &self.authorities)?)
     }
 
     /// The failure of the last seconds, by our clock, so that a moved clock moves this too.
@@ -166,20 +216,31 @@ impl Web {
     }
 }
 
-/// Counts the fetches of a minute.
+/// Fetches at an even pace, with a burst after a quiet time (the generic cell rate algorithm).
 #[derive(Debug, Default)]
-struct Budget(Mutex<Option<(Timestamp, u32)>>);
+struct Budget(Mutex<Option<Timestamp>>);
 
 impl Budget {
     /// Whether one more fetch may be made.
     fn take(&self, now: Timestamp) -> bool {
+        const FULL: SignedDuration =
+            SignedDuration::from_millis(BUDGET_INTERVAL.as_millis() as i64 * BUDGET_BURST as i64);
         // The value is whole at any time, so a panic elsewhere leaves nothing to repair.
-        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (start, used) =
-            window.filter(|(start, _)| now.duration_since(*start).abs().as_secs() < 60).unwrap_or((now, 0));
-        *window = Some((start, used.saturating_add(1)));
-        used < MAX_FETCHES_PER_MINUTE
+        let mut paid_until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ahead =
+            paid_until.map_or(SignedDuration::ZERO, |until| until.duration_since(now)).max(SignedDuration::ZERO);
+        // Further ahead than it can be paid: the clock was set back.
+        let ahead = if ahead > FULL { SignedDuration::ZERO } else { ahead };
+        let has_room = ahead + BUDGET_INTERVAL <= FULL;
+        if has_room {
+            *paid_until = Some(now + ahead + BUDGET_INTERVAL);
+        }
+        has_room
     }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!(metric::SNS_CERTIFICATES, "outcome" => outcome).increment(1);
 }
 
 fn is_acceptable(certificate: &SigningCertificate, expected_name: &str, now: Timestamp) -> bool {
@@ -207,8 +268,8 @@ pub enum FetchError {
     /// The base URL for certificates is no http(s) URL, or has a query or a fragment.
     #[error("not a base URL for certificates: {0:?}")]
     BaseUrl(String),
-    /// Too many certificates were asked for within a minute.
-    #[error("no budget left: {MAX_FETCHES_PER_MINUTE} certificates were fetched within a minute")]
+    /// Too many addresses were named lately.
+    #[error("no budget left: too many certificates were asked for at new addresses")]
     Budget,
 }
 
@@ -229,8 +290,12 @@ mod tests {
         CertificateUrl::parse(&text, &format!("{}/SimpleNotificationService-", host.base)).unwrap()
     }
 
+    fn amazon() -> Authorities {
+        Authorities::amazon(None, false).unwrap()
+    }
+
     fn web(clock: &Clock) -> Web {
-        Web::new(TrustAnchors::default(), clock.clone(), Some(BASE)).unwrap()
+        Web::new(amazon(), clock.clone(), Some(BASE)).unwrap()
     }
 
     /// Serves `pem`, made beforehand: generating a key within the request would block the client too.
@@ -260,7 +325,7 @@ mod tests {
     async fn a_host_that_never_answers_is_given_up() {
         let host = Host::start(std::future::pending).await;
         let impatient = Duration::from_millis(100);
-        let web = Web::with_timeout(TrustAnchors::default(), Clock::movable(), Some(BASE), impatient).unwrap();
+        let web = Web::with_timeout(amazon(), Clock::movable(), Some(BASE), impatient).unwrap();
         let error = web.obtain(&url(&host), NAME).await.unwrap_err();
         assert!(matches!(error, FetchError::Request(error) if error.is_timeout()));
     }
@@ -318,12 +383,42 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_the_budget_is_fetched_within_a_minute() {
+    fn the_budget_is_a_burst_and_then_an_even_pace() {
         let (budget, now) = (Budget::default(), NOW.parse::<Timestamp>().unwrap());
-        let taken = (0..MAX_FETCHES_PER_MINUTE + 5).filter(|_| budget.take(now)).count();
-        assert_eq!(taken, MAX_FETCHES_PER_MINUTE as usize);
-        assert!(!budget.take(now + Duration::from_secs(59)));
-        assert!(budget.take(now + Duration::from_mins(1)));
+        assert_eq!((0..BUDGET_BURST + 5).filter(|_| budget.take(now)).count(), BUDGET_BURST as usize);
+        let later = now + BUDGET_INTERVAL * 3;
+        assert_eq!((0..10).filter(|_| budget.take(later)).count(), 3);
+        assert!(!budget.take(later));
+        // Setting the clock back by more than the burst must not stop fetching until it has caught up.
+        assert!(budget.take(now - SignedDuration::from_hours(1)));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_proved_good_before_needs_no_budget() {
+        let clock = Clock::movable();
+        let (host, web) = (serving(good_certificate()).await, web(&clock));
+        while web.budget.take(clock.now()) {}
+        web.expect(&url(&host), NAME).await.unwrap();
+        assert!(web.obtain(&url(&host), NAME).await.is_ok());
+        assert_eq!(host.hits(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_invented_addresses_pushes_no_genuine_certificate_out() {
+        let clock = Clock::fixed(NOW.parse().unwrap());
+        let genuine = serving(good_certificate()).await;
+        let bad = serving(self_signed(&params(&["x.test"], "x"), Key::other())).await;
+        let web = web(&clock);
+        assert!(web.obtain(&url(&genuine), NAME).await.is_ok());
+        let prefix = format!("{}/SimpleNotificationService-", bad.base);
+        for invented in 0..2 * MAX_HELD {
+            let address = CertificateUrl::parse(&format!("{prefix}{invented:032x}.pem"), &prefix).unwrap();
+            let _ = web.obtain(&address, NAME).await;
+        }
+        assert_eq!(bad.hits(), BUDGET_BURST as usize - 1, "each address that the budget allows is asked once");
+        web.held.run_pending_tasks().await;
+        assert!(web.obtain(&url(&genuine), NAME).await.is_ok());
+        assert_eq!((genuine.hits(), web.held.entry_count()), (1, 1));
     }
 
     #[tokio::test]
@@ -340,7 +435,7 @@ mod tests {
     #[tokio::test]
     async fn plain_http_is_refused_unless_a_sandbox_asks_for_it() {
         let host = serving(good_certificate()).await;
-        let web = Web::new(TrustAnchors::default(), Clock::movable(), None).unwrap();
+        let web = Web::new(amazon(), Clock::movable(), None).unwrap();
         assert!(matches!(web.obtain(&url(&host), NAME).await, Err(FetchError::Request(_))));
         assert_eq!(host.hits(), 0);
     }

@@ -450,12 +450,11 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, options: &Options) -> Settin
             bounds: options.bounds,
         },
         sns: SnsSettings {
-            topics: vec![sandbox.topic_arn().parse().expect("a topic")],
-            max_message_age: 15 * DAY,
             certificate_base_url: Some(sandbox.certificate_base_url().to_owned()),
             certificate_name: Some(sandbox.certificate_name().to_owned()),
             trust_anchors_pem: Some(sandbox.trust_anchor_pem().as_bytes().to_vec()),
             api_base_url: Some(sandbox.base_url().to_owned()),
+            ..SnsSettings::for_topics(vec![sandbox.topic_arn().parse().expect("a topic")])
         },
         amazon_pay: ClientSettings {
             account: account.clone(),
