@@ -14,11 +14,12 @@ use tracing::{error, info, warn};
 
 use crate::amazon_pay::AmazonPay;
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{LearnSettings, Settings};
 use crate::http::internal::{self, ApiState};
+use crate::http::learning::{self, Learning};
 use crate::http::public::{self, IpnState};
 use crate::reconciler::Reconciler;
-use crate::sns::{Subscriber, Verifier};
+use crate::sns::{self, Subscriber, Verifier};
 use crate::store::Store;
 
 /// A call to Amazon may take 45 s; what is in hand is finished within this.
@@ -53,6 +54,9 @@ impl App {
         let amazon = AmazonPay::new(settings.amazon_pay.clone(), clock.clone())
             .context("AMAZON_PAY_PRIVATE_KEY_FILE and AMAZON_PAY_PUBLIC_KEY_ID do not make a client")?;
         let amazon = Arc::new(amazon);
+        for topic in settings.sns.topics.iter().filter(|topic| !topic.is_named_after(&settings.account.merchant)) {
+            warn!(%topic, "the name of this topic does not end in AMAZON_PAY_MERCHANT_ID: is it Amazon Pay's topic for this account?");
+        }
         let shutdown = CancellationToken::new();
         let policy = Arc::new(settings.policy.clone());
         let environment = settings.account.environment;
@@ -123,7 +127,9 @@ impl App {
             "serving"
         );
         let tasks = TaskTracker::new();
-        tasks.spawn(serve(public, public::router(ipn), shutdown.clone()));
+        tasks.spawn(serve(public, public::router(ipn.clone()), shutdown.clone()));
+        // Beside the rest: what is not fetched ahead is fetched when it is needed.
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(async move { ipn.expect_certificates().await }));
         tasks.spawn(serve(internal, internal::router(api), shutdown.clone()));
         for _ in 0..workers {
             let reconciler = reconciler.clone();
@@ -140,6 +146,62 @@ impl App {
         shutdown.cancel();
         tokio::time::timeout(DRAIN, tasks.wait()).await.context("work in hand was not finished within 60 s")?;
         if asked { Ok(()) } else { Err(anyhow!("a listener or a worker failed")) }
+    }
+}
+
+/// `serve --learn`, bound and not yet answering.
+#[derive(Debug)]
+pub struct Learner {
+    public: TcpListener,
+    learning: Learning,
+}
+
+impl Learner {
+    /// Binds the public listener. Needs neither Redis nor a key.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or no HTTP client can be built.
+    pub async fn start(settings: LearnSettings, clock: Clock) -> anyhow::Result<Self> {
+        let regions = sns::regions_of(settings.account.region);
+        let verifier = Verifier::learning(settings.sns, clock, regions)?;
+        let public = bind(settings.listen_addr).await?;
+        info!(
+            public = %public.local_addr()?,
+            merchant = %settings.account.merchant,
+            regions = regions.join(" "),
+            "learning: everything is answered 503 and nothing is stored. Give this address to Amazon Pay and send a test notification"
+        );
+        Ok(Self { public, learning: Learning::new(verifier, settings.account.merchant) })
+    }
+
+    /// Address of the public listener.
+    ///
+    /// # Errors
+    /// When the operating system does not say.
+    pub fn public_addr(&self) -> std::io::Result<SocketAddr> {
+        self.public.local_addr()
+    }
+
+    /// What was learnt so far.
+    #[must_use]
+    pub fn learning(&self) -> Learning {
+        self.learning.clone()
+    }
+
+    /// Answers 503 until `stop` completes.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn run_until(self, stop: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
+        let shutdown = CancellationToken::new();
+        let served = tokio::spawn(serve(self.public, learning::router(self.learning), shutdown.clone()));
+        let asked = tokio::select! {
+            () = stop => true,
+            () = shutdown.cancelled() => false,
+        };
+        shutdown.cancel();
+        served.await?;
+        if asked { Ok(()) } else { Err(anyhow!("the listener failed")) }
     }
 }
 

@@ -150,6 +150,17 @@ pub struct Settings {
     pub clock_offset_file: Option<PathBuf>,
 }
 
+/// What `serve --learn` goes by.
+#[derive(Debug, Clone)]
+pub struct LearnSettings {
+    /// Merchant, environment, region.
+    pub account: Account,
+    /// Public listener.
+    pub listen_addr: SocketAddr,
+    /// SNS, without topics.
+    pub sns: SnsSettings,
+}
+
 impl Settings {
     /// The clock that the settings ask for.
     #[must_use]
@@ -174,8 +185,7 @@ pub fn read_store(given: Given) -> Result<(Account, StoreSettings, Clock), Vec<M
     let mut reader = Reader::new(given);
     let account = reader.account();
     let store = reader.store();
-    let clock =
-        reader.given.clock_offset_file.clone().map_or_else(Clock::system, |path| Clock::from_offset_file(path.into()));
+    let clock = reader.clock();
     reader.refuse_sandbox_settings_in_live(account.as_ref());
     match (account, store) {
         (Some(account), Some(store)) if reader.mistakes.is_empty() => Ok((account, store, clock)),
@@ -200,6 +210,25 @@ pub fn read_internal_address(given: Given) -> Result<SocketAddr, Vec<Mistake>> {
                 });
             }
             Ok(address)
+        }
+        _ => Err(reader.mistakes),
+    }
+}
+
+/// What `serve --learn` needs: the account and the public listener.
+///
+/// # Errors
+/// All mistakes at once.
+pub fn read_learning(given: Given) -> Result<(LearnSettings, Clock), Vec<Mistake>> {
+    let mut reader = Reader::new(given);
+    let account = reader.account();
+    let listen_addr = reader.listen_addr();
+    let sns = reader.sns_without_topics();
+    let clock = reader.clock();
+    reader.refuse_sandbox_settings_in_live(account.as_ref());
+    match (account, listen_addr, sns) {
+        (Some(account), Some(listen_addr), Some(sns)) if reader.mistakes.is_empty() => {
+            Ok((LearnSettings { account, listen_addr, sns }, clock))
         }
         _ => Err(reader.mistakes),
     }

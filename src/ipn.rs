@@ -59,6 +59,13 @@ pub fn read(message: &Verified<Envelope>, merchant: &MerchantId) -> Result<Ipn, 
     }
 }
 
+/// The merchant that a message names, whatever else it holds; `None` if it names none.
+#[must_use]
+pub fn merchant_id(message: &Verified<Envelope>) -> Option<MerchantId> {
+    let fields: Map<String, Value> = serde_json::from_str(&message.message).ok()?;
+    id(&fields, "MerchantID", "merchantID").ok()
+}
+
 fn read_text(text: &str, merchant: &MerchantId) -> Result<Ipn, Quarantine> {
     let fields: Map<String, Value> =
         serde_json::from_str(text).map_err(|error| not_understood(format!("no JSON object: {error}")))?;

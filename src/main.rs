@@ -19,7 +19,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service
-    Serve(Box<Given>),
+    Serve(Box<serve::ServeArgs>),
     Init(Box<init::InitArgs>),
     Verify(verify::VerifyArgs),
     /// Ask the running service whether it is ready
@@ -34,7 +34,7 @@ async fn main() -> ExitCode {
     // The only crypto library of this process; fails only if one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().command {
-        Command::Serve(given) => serve::run(*given).await,
+        Command::Serve(args) => serve::run(*args).await,
         Command::Init(args) => init::run(*args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Healthcheck(given) => healthcheck::run(*given).await,

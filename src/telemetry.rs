@@ -24,7 +24,7 @@ pub mod metric {
     /// `signature_version`.
     pub const SNS_VERIFIED: &str = "sns_verified_total";
     /// Counter: signing certificates needed, by `outcome`: held, fetched, unacceptable, failed, remembered (a failure of the last
-    /// seconds), over_budget (too many new addresses).
+    /// seconds), `over_budget` (too many new addresses).
     pub const SNS_CERTIFICATES: &str = "sns_certificates_total";
     /// Histogram: one reconciliation, from claim to commit.
     pub const RECONCILIATION_SECONDS: &str = "reconciliation_seconds";

@@ -1,17 +1,33 @@
-//! `serve`: the service itself.
+//! `serve`: the service itself; `serve --learn`: the same address, to find out which topic to accept.
 
 use std::process::ExitCode;
 
+use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::error;
 
 use super::mistakes;
-use crate::app::App;
+use crate::app::{App, Learner};
 use crate::config::{self, Given};
 use crate::telemetry;
 
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    settings: Given,
+    /// Find out the topic ARN: answer 503 to everything, store nothing, and show the topic of each genuine notification that names
+    /// `AMAZON_PAY_MERCHANT_ID`. Needs neither Redis nor a private key
+    #[arg(long)]
+    learn: bool,
+}
+
 /// Serves until SIGTERM or SIGINT, then drains. Exit status: 0 stopped as asked, 1 failed, 2 wrong settings.
-pub async fn run(given: Given) -> ExitCode {
+pub async fn run(args: ServeArgs) -> ExitCode {
+    if args.learn { learn(args.settings).await } else { serve(args.settings).await }
+}
+
+async fn serve(given: Given) -> ExitCode {
     let (format, filter) = config::logging(&given);
     let settings = match config::read(given) {
         Ok(settings) => settings,
@@ -26,6 +42,26 @@ pub async fn run(given: Given) -> ExitCode {
         Ok(app) => app.run_until(stop).await,
         Err(error) => return mistakes::fail(&error),
     };
+    ended(result)
+}
+
+async fn learn(given: Given) -> ExitCode {
+    // A person watches this one.
+    let given = Given { log_format: given.log_format.or_else(|| Some("text".to_owned())), ..given };
+    let (format, filter) = config::logging(&given);
+    let (settings, clock) = match config::read_learning(given) {
+        Ok(read) => read,
+        Err(wrong) => return mistakes::report(&wrong),
+    };
+    telemetry::start_logging(format, &filter);
+    let stop = told_to_stop();
+    match Learner::start(settings, clock).await {
+        Ok(learner) => ended(learner.run_until(stop).await),
+        Err(error) => mistakes::fail(&error),
+    }
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Given, Mistake, Settings};
 use crate::amazon_pay::{ClientSettings, DEFAULT_TIMEOUT};
+use crate::clock::Clock;
 use crate::model::ids::{Account, Environment, MerchantId, Region};
 use crate::recovery::policy::Policy;
 use crate::sns::{SnsSettings, TopicArn};
@@ -37,7 +38,7 @@ impl Reader {
     /// Reads everything before giving up on anything, so that all mistakes are found.
     pub(super) fn settings(&mut self) -> Option<Settings> {
         let account = self.account();
-        let listen_addr = self.address("LISTEN_ADDR", self.given.listen_addr.clone(), "0.0.0.0:8080");
+        let listen_addr = self.listen_addr();
         let internal_listen_addr = self.internal_listen_addr();
         let internal_api_token = self.token();
         let store = self.store();
@@ -146,6 +147,14 @@ impl Reader {
         parsed
     }
 
+    pub(super) fn clock(&self) -> Clock {
+        self.given.clock_offset_file.clone().map_or_else(Clock::system, |path| Clock::from_offset_file(path.into()))
+    }
+
+    pub(super) fn listen_addr(&mut self) -> Option<SocketAddr> {
+        self.address("LISTEN_ADDR", self.given.listen_addr.clone(), "0.0.0.0:8080")
+    }
+
     pub(super) fn internal_listen_addr(&mut self) -> Option<SocketAddr> {
         self.address("INTERNAL_LISTEN_ADDR", self.given.internal_listen_addr.clone(), "127.0.0.1:8081")
     }
@@ -246,10 +255,15 @@ impl Reader {
         if given && topics.is_empty() {
             self.mistake("SNS_TOPIC_ARNS", "expected at least one topic ARN: an empty list would refuse everything");
         }
+        Some(SnsSettings { topics, ..self.sns_without_topics()? })
+    }
+
+    pub(super) fn sns_without_topics(&mut self) -> Option<SnsSettings> {
         let age = self.given.sns_max_message_age.clone();
         let max_message_age = self.duration("SNS_MAX_MESSAGE_AGE", age, SnsSettings::DEFAULT_MAX_MESSAGE_AGE);
-        let require_signature_v2 = self.switch("REQUIRE_SIGNATURE_V2", self.given.require_signature_v2.clone());
-        let require_chain = self.switch("REQUIRE_CHAIN", self.given.require_chain.clone());
+        let require_signature_v2 =
+            self.switch("REQUIRE_SIGNATURE_V2", self.given.require_signature_v2.clone().as_deref());
+        let require_chain = self.switch("REQUIRE_CHAIN", self.given.require_chain.clone().as_deref());
         Some(SnsSettings {
             max_message_age: max_message_age?,
             require_signature_v2: require_signature_v2?,
@@ -259,7 +273,7 @@ impl Reader {
             certificate_name: self.given.sns_certificate_name.clone(),
             trust_anchors_pem: self.certificates("SNS_TRUST_ANCHORS_FILE", self.given.sns_trust_anchors_file.clone()),
             api_base_url: self.given.sns_api_base_url.clone(),
-            ..SnsSettings::for_topics(topics)
+            ..SnsSettings::for_topics(Vec::new())
         })
     }
 
@@ -269,8 +283,8 @@ impl Reader {
         Some(pem.expose_secret().as_bytes().to_vec())
     }
 
-    fn switch(&mut self, name: &'static str, value: Option<String>) -> Option<bool> {
-        match value.as_deref() {
+    fn switch(&mut self, name: &'static str, value: Option<&str>) -> Option<bool> {
+        match value {
             None | Some("false") => Some(false),
             Some("true") => Some(true),
             Some(other) => {

@@ -3,6 +3,7 @@
 mod charge_body;
 pub mod charges;
 pub mod internal;
+pub mod learning;
 mod problem;
 pub mod public;
 mod stop;

@@ -52,6 +52,26 @@ impl IpnState {
         let places = Semaphore::new(MAX_CONCURRENT);
         Self(Arc::new(Inner { verifier, subscriber, store, merchant, places }))
     }
+
+    /// Fetches the certificates that the last notifications named, before they are needed. A flood of invented addresses then cannot
+    /// stand between a fresh process and the genuine certificate (`docs/adr/0012`).
+    pub async fn expect_certificates(&self) {
+        let bodies = match self.0.store.latest_bodies().await {
+            Ok(bodies) => bodies,
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "the journal was not read for certificate addresses");
+                return;
+            }
+        };
+        for body in bodies {
+            if let Err(error) = self.0.verifier.expect(body.as_bytes()).await {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the certificate of an earlier notification is not there now"
+                );
+            }
+        }
+    }
 }
 
 /// The router of the public listener.
@@ -154,7 +174,7 @@ async fn read(body: Body) -> Result<axum::body::Bytes, Received> {
     })
 }
 
-fn headers(headers: &HeaderMap) -> Headers<'_> {
+pub(super) fn headers(headers: &HeaderMap) -> Headers<'_> {
     let raw = headers.get("x-amz-sns-rawdelivery").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
     // A header that is no text cannot agree with anything.
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or(""));

@@ -30,5 +30,5 @@ pub use envelope::{Confirmation, Content, Envelope, EnvelopeError, MessageType};
 pub use explanation::{Check, Explanation, Outcome, Refused, RefusedClass, Step};
 pub use settings::SnsSettings;
 pub use subscription::{ConfirmError, Subscriber};
-pub use topic::{InvalidTopicArn, TopicArn};
+pub use topic::{InvalidTopicArn, TopicArn, regions_of};
 pub use verifier::{Headers, SnsError, Verified, Verifier};

@@ -12,7 +12,7 @@ pub struct SnsSettings {
     pub topics: Vec<TopicArn>,
     /// The oldest message that is accepted, by its signed Timestamp. Must cover the sender's retries.
     pub max_message_age: Duration,
-    /// Whether SignatureVersion 1 (SHA-1) is refused. The topic's owner chooses the version, so only after version 2 was seen.
+    /// Whether `SignatureVersion` 1 (SHA-1) is refused. The topic's owner chooses the version, so only after version 2 was seen.
     pub require_signature_v2: bool,
     /// Whether a certificate of an issuer that is not known here is turned away with 503 instead of being accepted.
     pub require_chain: bool,

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::model::ids::{MerchantId, Region};
+
 /// Longest topic name. Source: <https://docs.aws.amazon.com/sns/latest/api/API_CreateTopic.html>.
 const MAX_NAME_LENGTH: usize = 256;
 
@@ -29,6 +31,21 @@ const OPT_IN_REGIONS: [&str; 17] = [
     "me-south-1",
     "mx-central-1",
 ];
+
+/// The AWS account of every topic of Amazon Pay that was published by its own SDK tests, in the United States and in Europe.
+/// Source: amazon-pay-sdk-java, `tst/com/amazon/pay/impl/ipn`. Not documented, so it is never required.
+const AMAZON_PAY_ACCOUNT: &str = "291180941288";
+
+/// The AWS regions in which Amazon Pay's topics for a region of Amazon Pay are looked for. The United States and Europe are those of
+/// the published samples; of Japan nothing is published, so the candidates are the nearest region and the two of its siblings.
+#[must_use]
+pub fn regions_of(region: Region) -> &'static [&'static str] {
+    match region {
+        Region::Na => &["us-east-1"],
+        Region::Eu => &["eu-west-1"],
+        Region::Jp => &["ap-northeast-1", "us-west-2", "us-east-1"],
+    }
+}
 
 /// The ARN of an SNS topic: `arn:<partition>:sns:<region>:<account, 12 digits>:<name>`.
 ///
@@ -58,6 +75,30 @@ impl TopicArn {
     #[must_use]
     pub fn region(&self) -> &str {
         &self.region
+    }
+
+    /// What speaks against this being the topic of Amazon Pay for `merchant`, in words; none of it is proof.
+    #[must_use]
+    pub fn oddities(&self, merchant: &MerchantId) -> Vec<String> {
+        let account = self.text.split(':').nth(4).unwrap_or_default();
+        let mut odd = Vec::new();
+        if !self.is_named_after(merchant) {
+            odd.push(format!(
+                "its name does not end in the merchant id {merchant}, as the known topics of Amazon Pay do"
+            ));
+        }
+        if account != AMAZON_PAY_ACCOUNT {
+            odd.push(format!(
+                "it belongs to the AWS account {account}; the known topics of Amazon Pay belong to {AMAZON_PAY_ACCOUNT}"
+            ));
+        }
+        odd
+    }
+
+    /// Whether the topic's name ends in the merchant id, as in every published sample of Amazon Pay.
+    #[must_use]
+    pub fn is_named_after(&self, merchant: &MerchantId) -> bool {
+        self.text.ends_with(merchant.as_str())
     }
 
     /// The only host that may serve certificates for messages of this topic: the region's SNS endpoint.
@@ -175,6 +216,16 @@ mod tests {
             assert_eq!((topic.certificate_host().as_str(), topic.certificate_name().as_str()), (host, name));
             assert_eq!(topic.region(), region);
         }
+    }
+
+    #[test]
+    fn a_topic_that_is_not_like_amazon_pays_is_called_odd() {
+        let merchant = "A2K7NDRCTOTPW9".parse().unwrap();
+        let oddities = |arn: &str| topic(arn).oddities(&merchant).len();
+        assert_eq!(oddities("arn:aws:sns:us-east-1:291180941288:A3BXB0YN3XH17HA2K7NDRCTOTPW9"), 0);
+        assert_eq!(oddities("arn:aws:sns:us-east-1:291180941288:A2K7NDRCTOTPW9A3BXB0YN3XH17H"), 1);
+        assert_eq!(oddities("arn:aws:sns:us-east-1:291180941289:A3BXB0YN3XH17HA2K7NDRCTOTPW9"), 1);
+        assert_eq!(oddities("arn:aws:sns:us-east-1:123456789012:name"), 2);
     }
 
     #[test]

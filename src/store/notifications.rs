@@ -1,6 +1,7 @@
 //! What the public listener stores before it says 200.
 
 use jiff::Timestamp;
+use redis::streams::StreamRangeReply;
 use serde_json::json;
 
 use super::script::{ACCEPT_NOTIFICATION, KEEP_NOTIFICATION, Reply};
@@ -8,6 +9,9 @@ use super::{Store, StoreError, millis};
 use crate::model::event::{Event, EventType};
 use crate::model::hint::{Hint, HintNote, ObjectType};
 use crate::model::ids::{ChargePermissionId, ObjectId};
+
+/// Entries of the journal that are read for the addresses of their certificates: those of two topics and of a renewal.
+const LATEST: usize = 8;
 
 /// An authenticated notification, as the journal keeps it.
 #[derive(Debug, Clone)]
@@ -133,6 +137,19 @@ impl Store {
         event: Option<&Event>,
     ) -> Result<Accepted, StoreError> {
         self.keep(delivery, "", event).await
+    }
+
+    /// The bodies of the last entries of the journal, as they were received and verified; the newest first. Each was stored by
+    /// [`Self::accept_notification`] or [`Self::journal_message`].
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn latest_bodies(&self) -> Result<Vec<String>, StoreError> {
+        let mut latest = redis::cmd("XREVRANGE");
+        latest.arg(self.0.keys.journal()).arg("+").arg("-").arg("COUNT").arg(LATEST);
+        let entries: StreamRangeReply = latest.query_async(&mut self.0.connection.handle()).await?;
+        let bodies = entries.ids.iter().filter_map(|entry| entry.get::<String>("body"));
+        Ok(bodies.filter(|body| !body.is_empty()).collect())
     }
 
     async fn keep(&self, delivery: &Delivery<'_>, reason: &str, event: Option<&Event>) -> Result<Accepted, StoreError> {

@@ -27,9 +27,9 @@ const MAX_FAILURES_HELD: u64 = 1024;
 const FAILURE_LIFE: Duration = Duration::from_secs(10);
 /// Senders who know an allow-listed ARN can invent addresses; each costs one request to AWS until the budget is used up.
 /// Refilled evenly, so that a genuine new address always has a chance against a flood.
-const BUDGET_INTERVAL: SignedDuration = SignedDuration::from_millis(100);
+const BUDGET_INTERVAL_MS: i64 = 100;
 /// What may be fetched at once after a quiet time.
-const BUDGET_BURST: i32 = 100;
+const BUDGET_BURST: i64 = 100;
 /// Addresses that are exempt from the budget: those of the last notifications in the journal.
 const MAX_EXPECTED: usize = 8;
 
@@ -223,17 +223,17 @@ struct Budget(Mutex<Option<Timestamp>>);
 impl Budget {
     /// Whether one more fetch may be made.
     fn take(&self, now: Timestamp) -> bool {
-        const FULL: SignedDuration =
-            SignedDuration::from_millis(BUDGET_INTERVAL.as_millis() as i64 * BUDGET_BURST as i64);
+        const INTERVAL: SignedDuration = SignedDuration::from_millis(BUDGET_INTERVAL_MS);
+        const FULL: SignedDuration = SignedDuration::from_millis(BUDGET_INTERVAL_MS * BUDGET_BURST);
         // The value is whole at any time, so a panic elsewhere leaves nothing to repair.
         let mut paid_until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ahead =
             paid_until.map_or(SignedDuration::ZERO, |until| until.duration_since(now)).max(SignedDuration::ZERO);
         // Further ahead than it can be paid: the clock was set back.
         let ahead = if ahead > FULL { SignedDuration::ZERO } else { ahead };
-        let has_room = ahead + BUDGET_INTERVAL <= FULL;
+        let has_room = ahead + INTERVAL <= FULL;
         if has_room {
-            *paid_until = Some(now + ahead + BUDGET_INTERVAL);
+            *paid_until = Some(now + ahead + INTERVAL);
         }
         has_room
     }
@@ -284,6 +284,10 @@ mod tests {
 
     /// That there is a base URL allows plain http.
     const BASE: &str = "http://127.0.0.1:9";
+
+    fn burst() -> usize {
+        usize::try_from(BUDGET_BURST).unwrap()
+    }
 
     fn url(host: &Host) -> CertificateUrl {
         let text = format!("{}{FILE}", host.base);
@@ -385,8 +389,8 @@ mod tests {
     #[test]
     fn the_budget_is_a_burst_and_then_an_even_pace() {
         let (budget, now) = (Budget::default(), NOW.parse::<Timestamp>().unwrap());
-        assert_eq!((0..BUDGET_BURST + 5).filter(|_| budget.take(now)).count(), BUDGET_BURST as usize);
-        let later = now + BUDGET_INTERVAL * 3;
+        assert_eq!((0..burst() + 5).filter(|_| budget.take(now)).count(), burst());
+        let later = now + SignedDuration::from_millis(3 * BUDGET_INTERVAL_MS);
         assert_eq!((0..10).filter(|_| budget.take(later)).count(), 3);
         assert!(!budget.take(later));
         // Setting the clock back by more than the burst must not stop fetching until it has caught up.
@@ -415,7 +419,7 @@ mod tests {
             let address = CertificateUrl::parse(&format!("{prefix}{invented:032x}.pem"), &prefix).unwrap();
             let _ = web.obtain(&address, NAME).await;
         }
-        assert_eq!(bad.hits(), BUDGET_BURST as usize - 1, "each address that the budget allows is asked once");
+        assert_eq!(bad.hits(), burst() - 1, "each address that the budget allows is asked once");
         web.held.run_pending_tasks().await;
         assert!(web.obtain(&url(&genuine), NAME).await.is_ok());
         assert_eq!((genuine.hits(), web.held.entry_count()), (1, 1));
