@@ -16,7 +16,7 @@ pub enum LogFormat {
 pub mod metric {
     /// Histogram: time from a request's arrival at `POST /ipn` to its answer. Label `status`.
     pub const IPN_SECONDS: &str = "ipn_seconds";
-    /// Counter: notifications by `outcome`: stored, duplicate, test, quarantined, subscription, refused, unavailable.
+    /// Counter: notifications by `outcome`: stored, duplicate, test, quarantined, subscription, unsubscription, refused, unavailable.
     pub const IPN: &str = "ipn_total";
     /// Counter: messages refused, by the `check` that refused them.
     pub const IPN_REFUSED: &str = "ipn_refused_total";
@@ -82,7 +82,9 @@ pub fn start_metrics() -> PrometheusHandle {
     let recorder = builder.build_recorder();
     let handle = recorder.handle();
     if metrics::set_global_recorder(recorder).is_ok() {
-        for outcome in ["stored", "duplicate", "test", "quarantined", "subscription", "refused", "unavailable"] {
+        for outcome in
+            ["stored", "duplicate", "test", "quarantined", "subscription", "unsubscription", "refused", "unavailable"]
+        {
             metrics::counter!(metric::IPN, "outcome" => outcome).increment(0);
         }
         metrics::counter!(metric::LEASE_LAPSED).increment(0);

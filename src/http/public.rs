@@ -87,6 +87,7 @@ enum Received {
     Test,
     Quarantined,
     Subscription,
+    Unsubscription,
     Malformed,
     Forbidden,
     TooLarge,
@@ -96,7 +97,12 @@ enum Received {
 impl Received {
     fn status(self) -> StatusCode {
         match self {
-            Self::Stored | Self::Duplicate | Self::Test | Self::Quarantined | Self::Subscription => StatusCode::OK,
+            Self::Stored
+            | Self::Duplicate
+            | Self::Test
+            | Self::Quarantined
+            | Self::Subscription
+            | Self::Unsubscription => StatusCode::OK,
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -111,6 +117,7 @@ impl Received {
             Self::Test => "test",
             Self::Quarantined => "quarantined",
             Self::Subscription => "subscription",
+            Self::Unsubscription => "unsubscription",
             Self::Malformed | Self::Forbidden | Self::TooLarge => "refused",
             Self::Unavailable => "unavailable",
         }
@@ -230,21 +237,23 @@ async fn subscription(inner: &Inner, message: &Verified<Envelope>) -> Result<Rec
         return Ok(Received::Unavailable);
     }
     info!(topic = message.topic_arn, "subscription confirmed");
-    keep_subscription(inner, message, "confirmed").await
+    keep_subscription(inner, message, "confirmed").await?;
+    Ok(Received::Subscription)
 }
 
 /// Somebody ended the subscription: an alert. Following the message's link would subscribe again, which is not ours to decide.
 async fn unsubscription(inner: &Inner, message: &Verified<Envelope>) -> Result<Received, StoreError> {
     error!(topic = message.topic_arn, "SNS says that our subscription has ended: no notifications will come");
-    keep_subscription(inner, message, "ended").await
+    keep_subscription(inner, message, "ended").await?;
+    Ok(Received::Unsubscription)
 }
 
-async fn keep_subscription(inner: &Inner, message: &Verified<Envelope>, what: &str) -> Result<Received, StoreError> {
+async fn keep_subscription(inner: &Inner, message: &Verified<Envelope>, what: &str) -> Result<(), StoreError> {
     let data = json!({ "topicArn": message.topic_arn, "messageId": message.message_id, "subscription": what });
     let event = Event::new(EventType::IpnSubscription, &data);
     // The body holds a token that confirms subscriptions: it is not kept.
     inner.store.journal_message(&delivery(message, ""), Some(&event)).await?;
-    Ok(Received::Subscription)
+    Ok(())
 }
 
 fn delivery<'a>(message: &'a Verified<Envelope>, body: &'a str) -> Delivery<'a> {

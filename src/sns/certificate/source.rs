@@ -443,4 +443,36 @@ mod tests {
         assert!(matches!(web.obtain(&url(&host), NAME).await, Err(FetchError::Request(_))));
         assert_eq!(host.hits(), 0);
     }
+
+    /// Serves `pem` over TLS with a certificate that no web root vouches for; says what it was asked.
+    fn impostor(pem: String) -> (String, std::thread::JoinHandle<Result<usize, std::io::Error>>) {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("https://{}", listener.local_addr().unwrap());
+        let served = std::thread::spawn(move || {
+            let rcgen::CertifiedKey { cert, signing_key } =
+                rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+            let key = rustls_pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+            let config = rustls::ServerConfig::builder().with_no_client_auth();
+            let config = config.with_single_cert(vec![cert.der().clone()], key).unwrap();
+            let connection = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, listener.accept()?.0);
+            let asked = stream.read(&mut [0; 4096])?;
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{pem}", pem.len())?;
+            Ok(asked)
+        });
+        (base, served)
+    }
+
+    #[tokio::test]
+    async fn a_host_that_the_web_roots_do_not_vouch_for_is_asked_nothing() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (base, served) = impostor(good_certificate());
+        let prefix = format!("{base}/SimpleNotificationService-");
+        let url = CertificateUrl::parse(&format!("{base}{FILE}"), &prefix).unwrap();
+        let web = Web::new(amazon(), Clock::movable(), Some(&base)).unwrap();
+        let FetchError::Request(error) = web.obtain(&url, NAME).await.unwrap_err() else { panic!("another failure") };
+        assert!(error.is_connect(), "{error:?}");
+        assert!(served.join().unwrap().is_err(), "the handshake must fail before anything is asked");
+    }
 }
