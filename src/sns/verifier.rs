@@ -408,15 +408,25 @@ mod tests {
     #[tokio::test]
     async fn headers_can_only_speak_against_a_message() {
         let (verifier, body) = (offline(), signed(notification(BASE), Key::main()).to_string());
-        for (message_type, raw_delivery, check) in [
-            (Some("Notification"), false, None),
-            (Some("SubscriptionConfirmation"), false, Some("headers")),
-            (Some("notification"), false, Some("headers")),
-            (Some("Notification"), true, Some("delivery")),
+        let id = "c0e5a280-53c9-5a98-93bb-c0a560b3d192";
+        let right = Headers {
+            message_type: Some("Notification"),
+            message_id: Some(id),
+            topic_arn: Some(super::super::test_authority::TOPIC),
+            raw_delivery: false,
+        };
+        for (headers, check) in [
+            (Headers::default(), None),
+            (right, None),
+            (Headers { message_type: Some("SubscriptionConfirmation"), ..right }, Some("headers")),
+            (Headers { message_type: Some("notification"), ..right }, Some("headers")),
+            (Headers { message_id: Some("9d2c5580-b61d-550c-8583-37a582870907"), ..right }, Some("headers")),
+            (Headers { message_id: Some(""), ..right }, Some("headers")),
+            (Headers { topic_arn: Some(TOPIC_OF_SOMEBODY_ELSE), ..right }, Some("headers")),
+            (Headers { raw_delivery: true, ..right }, Some("delivery")),
         ] {
-            let result =
-                verifier.verify(&Headers { message_type, raw_delivery, ..Headers::default() }, body.as_bytes()).await;
-            assert_eq!(result.as_ref().err().map(Refused::check), check);
+            let result = verifier.verify(&headers, body.as_bytes()).await;
+            assert_eq!(result.as_ref().err().map(Refused::check), check, "{headers:?}");
             assert!(result.is_ok() || result.is_err_and(|refused| refused.class() == Malformed));
         }
     }
