@@ -15,3 +15,4 @@ mod protocol;
 mod recovery;
 mod review;
 mod support;
+mod trigger;
