@@ -46,8 +46,9 @@ Try it, in one shell that has the settings of a sandbox account (set -a exports 
   amazon-pay-ipn trigger charge --published-ago 20d      # too old: must be refused
   amazon-pay-ipn trigger subscription
 
-What is not said is taken from the settings of `serve` in the environment: AMAZON_PAY_MERCHANT_ID, SNS_TOPIC_ARNS (the first),
-SNS_CERTIFICATE_BASE_URL (--listen), LISTEN_ADDR (--to), SNS_MAX_MESSAGE_AGE, CLOCK_OFFSET_FILE.
+What is not said is taken from the settings of `serve` in the environment: \
+AMAZON_PAY_MERCHANT_ID, AMAZON_PAY_REGION, SNS_TOPIC_ARNS (the first), SNS_CERTIFICATE_BASE_URL (--listen), LISTEN_ADDR (--to), \
+SNS_MAX_MESSAGE_AGE, CLOCK_OFFSET_FILE.
 
 To check a printed message, --topic being the ARN in it:
   amazon-pay-ipn trigger charge --print | \\

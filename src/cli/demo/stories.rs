@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::stage::{Patience, Stage};
 use super::timeline::{Actor, paragraph};
-use super::words;
 use crate::sandbox::{
     DeclineCode, Fault, Forgery, Gate, NotificationType, ObjectType, Operation, Outcome, SignatureVersion,
 };
