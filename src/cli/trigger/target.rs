@@ -53,7 +53,7 @@ impl Target {
 
 /// Loopback and private addresses (RFC 1918, RFC 4193). Link-local ones are not: clouds keep their metadata there.
 fn is_near(address: IpAddr) -> bool {
-    match address.to_canonical() {
+    match address {
         IpAddr::V4(address) => address.is_loopback() || address.is_private(),
         IpAddr::V6(address) => address.is_loopback() || address.is_unique_local(),
     }
