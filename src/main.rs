@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 #[cfg(feature = "sandbox")]
-use amazon_pay_ipn::cli::demo;
+use amazon_pay_ipn::cli::{demo, trigger};
 use amazon_pay_ipn::cli::{healthcheck, init, serve, verify};
 use amazon_pay_ipn::config::Given;
 use clap::{Parser, Subcommand};
@@ -27,6 +27,8 @@ enum Command {
     /// Watch the whole service at work, on real parts and simulated time; needs nothing but redis-server
     #[cfg(feature = "sandbox")]
     Demo,
+    #[cfg(feature = "sandbox")]
+    Trigger(Box<trigger::TriggerArgs>),
 }
 
 #[tokio::main]
@@ -40,5 +42,7 @@ async fn main() -> ExitCode {
         Command::Healthcheck(given) => healthcheck::run(*given).await,
         #[cfg(feature = "sandbox")]
         Command::Demo => demo::run().await,
+        #[cfg(feature = "sandbox")]
+        Command::Trigger(args) => trigger::run(*args).await,
     }
 }

@@ -6,4 +6,6 @@ pub mod healthcheck;
 pub mod init;
 mod mistakes;
 pub mod serve;
+#[cfg(feature = "sandbox")]
+pub mod trigger;
 pub mod verify;

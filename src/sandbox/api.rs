@@ -20,7 +20,7 @@ use super::faults::{Fault, Operation};
 use super::keys::Keys;
 use super::ledger::{Books, RequestRecord};
 use super::signature::{IDEMPOTENCY_KEY, RawRequest, Verifier};
-use super::sns::new_uuid;
+use super::sns::{confirmed, new_uuid};
 use super::wire::{Answer, CaptureRequest, ChargeRequest, Refusal, read_cancellation, read_closure};
 use super::{PUBLIC_KEY_ID, keys};
 use crate::clock::Clock;
@@ -264,20 +264,10 @@ impl App {
 
     /// `Action=ConfirmSubscription` of the SNS query API, unsigned. Notes the token.
     fn confirm_subscription(&self, raw: &RawRequest) -> Response {
-        let form = String::from_utf8_lossy(&raw.body).into_owned();
-        let value = |name: &str| form.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-        let (Some("ConfirmSubscription"), Some(token)) = (value("Action"), value("Token")) else {
+        let Some((token, xml)) = confirmed(&String::from_utf8_lossy(&raw.body)) else {
             return self.answer(400, "text/plain", "expected Action=ConfirmSubscription and a Token".to_owned());
         };
-        self.books().confirmed_tokens.push(token.to_owned());
-        let arn = value("TopicArn").unwrap_or_default().replace("%3A", ":");
-        let xml = format!(
-            "<ConfirmSubscriptionResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><ConfirmSubscriptionResult>\
-             <SubscriptionArn>{arn}:{}</SubscriptionArn></ConfirmSubscriptionResult><ResponseMetadata><RequestId>{}\
-             </RequestId></ResponseMetadata></ConfirmSubscriptionResponse>",
-            new_uuid(),
-            new_uuid()
-        );
+        self.books().confirmed_tokens.push(token);
         self.answer(200, "text/xml", xml)
     }
 

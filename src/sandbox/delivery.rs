@@ -1,14 +1,13 @@
 //! Takes the queued notifications, signs or forges them, and posts them as SNS does: once, no redirects, and the status is
 //! all that counts.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
 
-use super::sns::{
-    self, Envelope, Forgery, Ipn, MessageType, NotificationType, ObjectType, SignatureVersion, SignedMessage,
-};
-use super::{Sandbox, SandboxError, keys};
+use super::sns::{Forgery, Ipn, Letter, NotificationType, ObjectType, SignatureVersion, SignedMessage, Topic};
+use super::{Sandbox, SandboxError};
 
 /// In which order the queued notifications are posted. SNS promises none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +22,12 @@ pub enum DeliveryOrder {
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A client for plain HTTP; every request on a connection of its own.
+#[cfg(test)]
 pub(super) fn http_client(timeout: Duration) -> reqwest::Result<reqwest::Client> {
+    builder(timeout).build()
+}
+
+fn builder(timeout: Duration) -> reqwest::ClientBuilder {
     // No endpoint of a sandbox speaks TLS, but the client insists on a provider of cryptography: one without any roots.
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let builder = reqwest::Client::builder()
@@ -35,10 +39,63 @@ pub(super) fn http_client(timeout: Duration) -> reqwest::Result<reqwest::Client>
     match ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions() {
         Ok(config) => {
             let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-            builder.tls_backend_preconfigured(config).build()
+            builder.tls_backend_preconfigured(config)
         }
-        Err(_) => builder.build(),
+        Err(_) => builder,
     }
+}
+
+/// Posts messages as SNS does.
+#[derive(Debug, Clone)]
+pub struct Courier(reqwest::Client);
+
+impl Courier {
+    /// To anywhere.
+    ///
+    /// # Errors
+    /// If there can be no HTTP client.
+    pub fn new() -> Result<Self, SandboxError> {
+        Self::built(builder(TIMEOUT))
+    }
+
+    /// Where `host` is meant, to these addresses and no other.
+    ///
+    /// # Errors
+    /// If there can be no HTTP client.
+    pub fn bound_to(host: &str, addresses: &[SocketAddr]) -> Result<Self, SandboxError> {
+        Self::built(builder(TIMEOUT).resolve_to_addrs(host, addresses))
+    }
+
+    fn built(builder: reqwest::ClientBuilder) -> Result<Self, SandboxError> {
+        builder.build().map(Self).map_err(|error| SandboxError::Delivery(error.to_string()))
+    }
+
+    /// Posts a message and gives the status of the answer.
+    ///
+    /// # Errors
+    /// If nobody listens, or there was no answer within 15 seconds.
+    pub async fn deliver(&self, url: &str, message: &SignedMessage) -> Result<u16, SandboxError> {
+        let mut request = self.0.post(url).body(message.body.clone());
+        for (name, value) in &message.headers {
+            request = request.header(name, value);
+        }
+        match request.send().await {
+            Ok(answer) => Ok(answer.status().as_u16()),
+            Err(error) if error.is_connect() => Err(SandboxError::NobodyListens(with_causes(&error))),
+            Err(error) => Err(SandboxError::Delivery(with_causes(&error))),
+        }
+    }
+}
+
+/// The error with its causes: reqwest's own text says no more than that a request failed.
+fn with_causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
 }
 
 /// Posting.
@@ -48,12 +105,7 @@ impl Sandbox {
     /// # Errors
     /// If there was no answer within 15 seconds.
     pub async fn deliver(&self, url: &str, message: &SignedMessage) -> Result<u16, SandboxError> {
-        let mut request = self.http().post(url).body(message.body.clone());
-        for (name, value) in &message.headers {
-            request = request.header(name, value);
-        }
-        let answer = request.send().await.map_err(|error| SandboxError::Delivery(error.to_string()))?;
-        Ok(answer.status().as_u16())
+        self.0.courier.deliver(url, message).await
     }
 
     /// Takes the queued notifications, signs each once and posts each `copies` times; gives the statuses in the order of
@@ -87,10 +139,6 @@ impl Sandbox {
         }
         Ok(statuses)
     }
-
-    pub(super) fn new_http_client() -> Result<reqwest::Client, SandboxError> {
-        http_client(TIMEOUT).map_err(|error| SandboxError::Delivery(error.to_string()))
-    }
 }
 
 /// Taking, signing and forging.
@@ -114,29 +162,19 @@ impl Sandbox {
     /// Signs a notification as a new SNS message.
     #[must_use]
     pub fn sign(&self, ipn: &Ipn, version: SignatureVersion) -> SignedMessage {
-        self.notification(ipn, version, &self.0.topic_arn).seal(&self.0.app.keys.sns.key)
+        self.topic().sign(&Letter::Notification(ipn.clone(), None), version)
     }
 
     /// What SNS sends when somebody subscribes the endpoint.
     #[must_use]
     pub fn sign_subscription_confirmation(&self, version: SignatureVersion) -> SignedMessage {
-        let message = format!(
-            "You have chosen to subscribe to the topic {}.\nTo confirm the subscription, visit the SubscribeURL included \
-             in this message.",
-            self.0.topic_arn
-        );
-        self.other(MessageType::SubscriptionConfirmation, message, version)
+        self.topic().sign(&Letter::Subscription(self.0.app.clock.now()), version)
     }
 
     /// What SNS sends when the subscription has ended.
     #[must_use]
     pub fn sign_unsubscribe_confirmation(&self, version: SignatureVersion) -> SignedMessage {
-        let message = format!(
-            "You have chosen to deactivate subscription {}.\nTo cancel this operation and restore the subscription, visit \
-             the SubscribeURL included in this message.",
-            self.0.topic_arn
-        );
-        self.other(MessageType::UnsubscribeConfirmation, message, version)
+        self.topic().sign(&Letter::Unsubscription(self.0.app.clock.now()), version)
     }
 
     /// A message that must be refused.
@@ -144,51 +182,10 @@ impl Sandbox {
     /// # Errors
     /// If the forger's key cannot be made.
     pub fn forge(&self, ipn: &Ipn, forgery: Forgery) -> Result<SignedMessage, SandboxError> {
-        const STRANGER: &str = "A3URCZVLDMDI45";
-        let version = SignatureVersion::V2;
-        let genuine_key = &self.0.app.keys.sns.key;
-        let envelope = self.notification(ipn, version, &self.0.topic_arn);
-        Ok(match forgery {
-            Forgery::OtherKey => envelope.seal(&keys::forger()?.key),
-            Forgery::UntrustedCertificate => {
-                let forger = keys::forger()?;
-                let certificate_url = format!("{}/{}", self.0.base_url, forger.file_name);
-                Envelope { certificate_url, ..envelope }.seal(&forger.key)
-            }
-            Forgery::ForeignTopic => {
-                let topic = sns::topic_arn(self.0.app.region, STRANGER);
-                self.notification(ipn, version, &topic).seal(genuine_key)
-            }
-            Forgery::ForeignMerchant => {
-                let ipn = Ipn { merchant_id: STRANGER.to_owned(), ..ipn.clone() };
-                self.notification(&ipn, version, &self.0.topic_arn).seal(genuine_key)
-            }
-            Forgery::Altered => {
-                let sealed = envelope.seal(genuine_key);
-                let body = sealed.body.replace(&ipn.notification_id, &sns::new_uuid());
-                SignedMessage { body, ..sealed }
-            }
-        })
+        Ok(self.topic().forge(&Letter::Notification(ipn.clone(), None), SignatureVersion::V2, forgery)?)
     }
 
-    fn notification<'a>(&self, ipn: &Ipn, version: SignatureVersion, topic_arn: &'a str) -> Envelope<'a> {
-        Envelope {
-            kind: MessageType::Notification,
-            topic_arn,
-            message: ipn.message(),
-            at: ipn.at,
-            version,
-            certificate_url: self.certificate_url(),
-        }
-    }
-
-    fn other(&self, kind: MessageType, message: String, version: SignatureVersion) -> SignedMessage {
-        let (at, certificate_url) = (self.0.app.clock.now(), self.certificate_url());
-        let envelope = Envelope { kind, topic_arn: &self.0.topic_arn, message, at, version, certificate_url };
-        envelope.seal(&self.0.app.keys.sns.key)
-    }
-
-    fn certificate_url(&self) -> String {
-        format!("{}/{}", self.0.base_url, self.certificate_file_name())
+    fn topic(&self) -> Topic<'_> {
+        Topic { identity: &self.0.app.keys.sns, arn: &self.0.topic_arn, certificate_base_url: &self.0.base_url }
     }
 }

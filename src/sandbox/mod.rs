@@ -6,6 +6,7 @@
 //! What Amazon does not document is a setting here ([`Reading`]), so that every test can run under each possible answer.
 
 mod api;
+mod certificate_host;
 mod charges;
 mod connection;
 mod delivery;
@@ -32,13 +33,16 @@ use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+pub use certificate_host::CertificateHost;
 pub use charges::{DeclineCode, Outcome};
-pub use delivery::DeliveryOrder;
+pub use delivery::{Courier, DeliveryOrder};
 pub use faults::{Fault, Gate, Operation};
-pub use keys::KeyError;
+pub use keys::{KeyError, SnsIdentity};
 pub use ledger::{ChargeState, Ledger, LedgerCharge, RequestRecord};
 pub use permissions::{PermissionKind, PermissionSpec, PermissionState};
-pub use sns::{Forgery, Ipn, MessageType, NotificationType, ObjectType, SignatureVersion, SignedMessage};
+pub use sns::{
+    Forgery, Ipn, Letter, MessageType, NotificationType, ObjectType, SignatureVersion, SignedMessage, Topic, topic_arn,
+};
 pub use wire::BUYER_SECRETS;
 
 use api::App;
@@ -69,6 +73,9 @@ pub enum SandboxError {
     /// No such charge, or nothing is pending about it.
     #[error("expected a pending charge of this sandbox, got {0}")]
     NotPending(String),
+    /// There is no connection to where a message is to go.
+    #[error("nobody listens there: {0}")]
+    NobodyListens(String),
     /// A message was not answered.
     #[error("the message could not be delivered: {0}")]
     Delivery(String),
@@ -128,7 +135,7 @@ struct Running {
     base_url: String,
     merchant_id: String,
     topic_arn: String,
-    http: reqwest::Client,
+    courier: Courier,
     _stop_on_drop: DropGuard,
 }
 
@@ -171,7 +178,7 @@ impl Sandbox {
         Ok(Self(Arc::new(Running {
             topic_arn: sns::topic_arn(settings.region, &settings.merchant_id),
             merchant_id: settings.merchant_id,
-            http: Self::new_http_client()?,
+            courier: Courier::new()?,
             app,
             base_url,
             _stop_on_drop: stop.drop_guard(),
@@ -192,10 +199,6 @@ impl Sandbox {
     fn with_permission<T>(&self, id: &str, action: impl FnOnce(&mut Permission) -> T) -> Result<T, SandboxError> {
         self.books(|books| books.permissions.get_mut(id).map(action))
             .ok_or_else(|| SandboxError::UnknownPermission(id.to_owned()))
-    }
-
-    fn http(&self) -> &reqwest::Client {
-        &self.0.http
     }
 }
 

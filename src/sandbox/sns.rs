@@ -3,6 +3,8 @@
 //! Sources: <https://docs.aws.amazon.com/sns/latest/dg/http-notification-json.html>,
 //! <https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>.
 
+use std::fmt;
+
 use data_encoding::BASE64;
 use jiff::Timestamp;
 use rsa::RsaPrivateKey;
@@ -13,7 +15,11 @@ use serde::Serialize;
 use sha1::Sha1;
 use sha2::Sha256;
 
+use super::keys::{self, KeyError, SnsIdentity};
 use crate::model::ids::Region;
+
+/// Another merchant than any of ours.
+const STRANGER: &str = "A3URCZVLDMDI45";
 
 /// What an IPN is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -30,8 +36,9 @@ pub enum ObjectType {
 }
 
 /// What happened to the object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[value(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum NotificationType {
     /// Its state is another one.
     StateChange,
@@ -92,12 +99,31 @@ impl Ipn {
     }
 }
 
+/// In one line: `CHARGE STATE_CHANGE S01-0000000-0000000-C000001`.
+impl fmt::Display for Ipn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let object = match self.object_type {
+            ObjectType::ChargePermission => "CHARGE_PERMISSION",
+            ObjectType::Charge => "CHARGE",
+            ObjectType::Refund => "REFUND",
+            ObjectType::Chargeback => "CHARGEBACK",
+        };
+        let kind = match self.notification_type {
+            NotificationType::StateChange => "STATE_CHANGE",
+            NotificationType::AttributeChange => "ATTRIBUTE_CHANGE",
+        };
+        write!(f, "{object} {kind} {}", self.object_id)
+    }
+}
+
 /// How SNS signs. The owner of the topic chooses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum SignatureVersion {
     /// SHA-1, the default.
+    #[value(name = "1")]
     V1,
     /// SHA-256.
+    #[value(name = "2")]
     V2,
 }
 
@@ -142,7 +168,7 @@ impl MessageType {
 }
 
 /// A message that should be refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Forgery {
     /// Signed by another key, naming the genuine certificate.
     OtherKey,
@@ -167,48 +193,138 @@ pub struct SignedMessage {
     pub message_id: String,
 }
 
-/// What goes into an envelope.
-pub(super) struct Envelope<'a> {
-    pub(super) kind: MessageType,
-    pub(super) topic_arn: &'a str,
-    pub(super) message: String,
-    pub(super) at: Timestamp,
-    pub(super) version: SignatureVersion,
-    pub(super) certificate_url: String,
+/// What SNS has to say, before it is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Letter {
+    /// Amazon Pay published a notification, with the `Subject` if there is one.
+    Notification(Ipn, Option<String>),
+    /// Somebody subscribed this endpoint at this time.
+    Subscription(Timestamp),
+    /// Somebody ended the subscription at this time.
+    Unsubscription(Timestamp),
 }
 
-impl Envelope<'_> {
+impl Letter {
+    /// The type of the message.
+    #[must_use]
+    pub fn message_type(&self) -> MessageType {
+        match self {
+            Self::Notification(..) => MessageType::Notification,
+            Self::Subscription(_) => MessageType::SubscriptionConfirmation,
+            Self::Unsubscription(_) => MessageType::UnsubscribeConfirmation,
+        }
+    }
+
+    fn at(&self) -> Timestamp {
+        match self {
+            Self::Notification(Ipn { at, .. }, _) | Self::Subscription(at) | Self::Unsubscription(at) => *at,
+        }
+    }
+
+    fn message(&self, topic_arn: &str) -> String {
+        match self {
+            Self::Notification(ipn, _) => ipn.message(),
+            Self::Subscription(_) => format!(
+                "You have chosen to subscribe to the topic {topic_arn}.\nTo confirm the subscription, visit the \
+                 SubscribeURL included in this message."
+            ),
+            Self::Unsubscription(_) => format!(
+                "You have chosen to deactivate subscription {topic_arn}.\nTo cancel this operation and restore the \
+                 subscription, visit the SubscribeURL included in this message."
+            ),
+        }
+    }
+
+    /// The same about another merchant; SNS's own messages name none.
+    fn about(&self, merchant_id: &str) -> Self {
+        match self.clone() {
+            Self::Notification(ipn, subject) => {
+                Self::Notification(Ipn { merchant_id: merchant_id.to_owned(), ..ipn }, subject)
+            }
+            other => other,
+        }
+    }
+}
+
+/// A topic that signs what it sends.
+#[derive(Debug, Clone, Copy)]
+pub struct Topic<'a> {
+    /// Key and certificate.
+    pub identity: &'a SnsIdentity,
+    /// The topic.
+    pub arn: &'a str,
+    /// Where certificates are served, without a slash at the end; `SigningCertURL` begins with it.
+    pub certificate_base_url: &'a str,
+}
+
+impl Topic<'_> {
+    /// Signs a new message.
+    #[must_use]
+    pub fn sign(&self, letter: &Letter, version: SignatureVersion) -> SignedMessage {
+        self.seal(letter, version, &self.identity.key, &new_token())
+    }
+
+    /// A message that must be refused, or, if it is about a foreign merchant, kept for a person.
+    ///
+    /// # Errors
+    /// If the forger's key cannot be made.
+    pub fn forge(
+        &self,
+        letter: &Letter,
+        version: SignatureVersion,
+        forgery: Forgery,
+    ) -> Result<SignedMessage, KeyError> {
+        let (key, token) = (&self.identity.key, new_token());
+        Ok(match forgery {
+            Forgery::OtherKey => self.seal(letter, version, &keys::forger()?.key, &token),
+            Forgery::UntrustedCertificate => Topic { identity: keys::forger()?, ..*self }.sign(letter, version),
+            Forgery::ForeignTopic => {
+                let (owner, _) = self.arn.rsplit_once(':').unwrap_or_default();
+                Topic { arn: &format!("{owner}:{STRANGER}"), ..*self }.sign(letter, version)
+            }
+            Forgery::ForeignMerchant => self.sign(&letter.about(STRANGER), version),
+            Forgery::Altered => {
+                let sealed = self.seal(letter, version, key, &token);
+                let body = match letter {
+                    Letter::Notification(ipn, _) => sealed.body.replace(&ipn.notification_id, &new_uuid()),
+                    _ => sealed.body.replace(&token, &new_token()),
+                };
+                SignedMessage { body, ..sealed }
+            }
+        })
+    }
+
     /// Signs, and writes the body with the keys, their order and the spacing of genuine messages.
-    pub(super) fn seal(self, key: &RsaPrivateKey) -> SignedMessage {
-        let message_id = new_uuid();
+    fn seal(&self, letter: &Letter, version: SignatureVersion, key: &RsaPrivateKey, token: &str) -> SignedMessage {
+        let (message_id, kind) = (new_uuid(), letter.message_type());
         // Milliseconds always, `.000` included.
-        let timestamp = self.at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
-        let sns = sns_url(self.topic_arn);
-        let subscription_arn = format!("{}:{}", self.topic_arn, new_uuid());
-        let mut members = vec![("Type", self.kind.as_str().to_owned()), ("MessageId", message_id.clone())];
-        let last = if self.kind == MessageType::Notification {
-            members.push(("TopicArn", self.topic_arn.to_owned()));
-            members.push(("Message", self.message));
+        let timestamp = letter.at().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
+        let sns = sns_url(self.arn);
+        let subscription_arn = format!("{}:{}", self.arn, new_uuid());
+        let mut members = vec![("Type", kind.as_str().to_owned()), ("MessageId", message_id.clone())];
+        if kind != MessageType::Notification {
+            members.push(("Token", token.to_owned()));
+        }
+        members.push(("TopicArn", self.arn.to_owned()));
+        let last = if let Letter::Notification(_, subject) = letter {
+            members.extend(subject.clone().map(|subject| ("Subject", subject)));
+            members.push(("Message", letter.message(self.arn)));
             Some(("UnsubscribeURL", format!("{sns}/?Action=Unsubscribe&SubscriptionArn={subscription_arn}")))
         } else {
-            let token = new_token();
-            let arn = self.topic_arn;
-            members.push(("Token", token.clone()));
-            members.push(("TopicArn", arn.to_owned()));
-            members.push(("Message", self.message));
-            let url = format!("{sns}/?Action=ConfirmSubscription&TopicArn={arn}&Token={token}");
+            members.push(("Message", letter.message(self.arn)));
+            let url = format!("{sns}/?Action=ConfirmSubscription&TopicArn={}&Token={token}", self.arn);
             members.push(("SubscribeURL", url));
             None
         };
         members.push(("Timestamp", timestamp));
-        let signature = self.version.sign(key, &string_to_sign(&members));
-        members.push(("SignatureVersion", self.version.as_str().to_owned()));
+        let signature = version.sign(key, &string_to_sign(&members));
+        members.push(("SignatureVersion", version.as_str().to_owned()));
         members.push(("Signature", signature));
-        members.push(("SigningCertURL", self.certificate_url));
+        members.push(("SigningCertURL", format!("{}/{}", self.certificate_base_url, self.identity.file_name)));
         members.extend(last);
 
-        let subscription = (self.kind != MessageType::SubscriptionConfirmation).then_some(subscription_arn);
-        let headers = headers(self.kind, &message_id, self.topic_arn, subscription);
+        let subscription = (kind != MessageType::SubscriptionConfirmation).then_some(subscription_arn);
+        let headers = headers(kind, &message_id, self.arn, subscription);
         SignedMessage { body: pretty(&members), headers, message_id }
     }
 }
@@ -250,9 +366,25 @@ fn sns_url(topic_arn: &str) -> String {
     format!("https://sns.{region}.amazonaws.com")
 }
 
+/// What SNS's query API answers to `Action=ConfirmSubscription`: the token and the answer; `None` to anything else.
+pub(super) fn confirmed(form: &str) -> Option<(String, String)> {
+    let value = |name: &str| form.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    let (Some("ConfirmSubscription"), Some(token)) = (value("Action"), value("Token")) else { return None };
+    let arn = value("TopicArn").unwrap_or_default().replace("%3A", ":");
+    let answer = format!(
+        "<ConfirmSubscriptionResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><ConfirmSubscriptionResult>\
+         <SubscriptionArn>{arn}:{}</SubscriptionArn></ConfirmSubscriptionResult><ResponseMetadata><RequestId>{}\
+         </RequestId></ResponseMetadata></ConfirmSubscriptionResponse>",
+        new_uuid(),
+        new_uuid()
+    );
+    Some((token.to_owned(), answer))
+}
+
 /// Account 291180941288 and the prefixes of `na` and `eu` are those of genuine samples; nothing is known of `jp`, whose
 /// values here are made up.
-pub(super) fn topic_arn(region: Region, merchant_id: &str) -> String {
+#[must_use]
+pub fn topic_arn(region: Region, merchant_id: &str) -> String {
     let (aws_region, prefix) = match region {
         Region::Na => ("us-east-1", "A3BXB0YN3XH17H"),
         Region::Eu => ("eu-west-1", "A1G8446IYHA4MR"),
@@ -291,11 +423,13 @@ mod tests {
         Ipn::new("A2K7NDRCTOTPW9", object, object.1, NotificationType::StateChange, at)
     }
 
-    fn sealed(kind: MessageType, version: SignatureVersion) -> SignedMessage {
-        let certificate_url = "http://127.0.0.1:1/SimpleNotificationService-00.pem".to_owned();
-        let envelope =
-            Envelope { kind, topic_arn: TOPIC, message: ipn().message(), at: ipn().at, version, certificate_url };
-        envelope.seal(&keys::shared().unwrap().sns.key)
+    fn sealed(letter: &Letter, version: SignatureVersion) -> SignedMessage {
+        let identity = &keys::shared().unwrap().sns;
+        Topic { identity, arn: TOPIC, certificate_base_url: "http://127.0.0.1:1" }.sign(letter, version)
+    }
+
+    fn notification(subject: Option<&str>) -> Letter {
+        Letter::Notification(ipn(), subject.map(str::to_owned))
     }
 
     /// Rebuilds the string to sign from the body, by the list of the documentation.
@@ -305,6 +439,10 @@ mod tests {
             "Notification" => &["Message", "MessageId", "Timestamp", "TopicArn", "Type"],
             _ => &["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"],
         };
+        let mut names = names.to_vec();
+        if body.get("Subject").is_some() {
+            names.insert(2, "Subject");
+        }
         let text: String = names.iter().flat_map(|name| [name, "\n", body[name].as_str().unwrap(), "\n"]).collect();
         let signature = BASE64.decode(body["Signature"].as_str().unwrap().as_bytes()).unwrap();
         let signature = Signature::try_from(signature.as_slice()).unwrap();
@@ -317,12 +455,16 @@ mod tests {
 
     #[test]
     fn envelopes_of_every_type_and_version_verify() {
+        let letters = [
+            notification(None),
+            notification(Some("Grüße")),
+            Letter::Subscription(ipn().at),
+            Letter::Unsubscription(ipn().at),
+        ];
         for version in [SignatureVersion::V1, SignatureVersion::V2] {
-            for kind in
-                [MessageType::Notification, MessageType::SubscriptionConfirmation, MessageType::UnsubscribeConfirmation]
-            {
-                let message = sealed(kind, version);
-                assert!(verifies(&message.body), "{kind:?} {version:?}");
+            for letter in &letters {
+                let message = sealed(letter, version);
+                assert!(verifies(&message.body), "{letter:?} {version:?}");
                 assert!(!verifies(&message.body.replace("A2K7NDRCTOTPW9", "A2K7NDRCTOTPW8")));
             }
         }
@@ -330,12 +472,13 @@ mod tests {
 
     #[test]
     fn a_notification_has_the_keys_the_order_and_the_spacing_of_genuine_ones() {
-        let message = sealed(MessageType::Notification, SignatureVersion::V1);
+        let message = sealed(&notification(Some("s")), SignatureVersion::V1);
         let names: Vec<&str> = message.body.lines().filter_map(|line| line.split('"').nth(1)).collect();
         let expected = [
             "Type",
             "MessageId",
             "TopicArn",
+            "Subject",
             "Message",
             "Timestamp",
             "SignatureVersion",
@@ -348,6 +491,20 @@ mod tests {
         assert!(message.body.contains("\"Timestamp\" : \"2026-11-22T10:00:00.000Z\""));
         assert!(message.headers.contains(&("x-amz-sns-message-id".to_owned(), message.message_id.clone())));
         assert!(message.headers.contains(&("content-type".to_owned(), "text/plain; charset=UTF-8".to_owned())));
+    }
+
+    #[test]
+    fn what_is_altered_or_signed_by_another_key_does_not_verify() {
+        let identity = &keys::shared().unwrap().sns;
+        let topic = Topic { identity, arn: TOPIC, certificate_base_url: "http://127.0.0.1:1" };
+        for letter in [notification(None), Letter::Subscription(ipn().at), Letter::Unsubscription(ipn().at)] {
+            for (forgery, good) in
+                [(Forgery::OtherKey, false), (Forgery::Altered, false), (Forgery::ForeignTopic, true)]
+            {
+                let message = topic.forge(&letter, SignatureVersion::V1, forgery).unwrap();
+                assert_eq!(verifies(&message.body), good, "{letter:?} {forgery:?}");
+            }
+        }
     }
 
     #[test]

@@ -9,6 +9,10 @@ use serde_json::Value;
 use super::testing::{Client, charge_body, start};
 use super::*;
 
+fn http() -> reqwest::Client {
+    super::delivery::http_client(Duration::from_secs(20)).unwrap()
+}
+
 fn object_ids(sandbox: &Sandbox) -> Vec<(ObjectType, String)> {
     sandbox.notifications().into_iter().map(|ipn| (ipn.object_type, ipn.object_id)).collect()
 }
@@ -456,7 +460,7 @@ async fn the_certificate_is_served_under_the_name_that_messages_give() {
         let url = body["SigningCertURL"].as_str().unwrap();
         let name = url.strip_prefix(&format!("{}/SimpleNotificationService-", sandbox.certificate_base_url())).unwrap();
         assert_eq!(name.len(), 32 + ".pem".len());
-        let pem = sandbox.http().get(url).send().await.unwrap().text().await.unwrap();
+        let pem = http().get(url).send().await.unwrap().text().await.unwrap();
         assert_eq!(pem == sandbox.0.app.keys.sns.leaf_pem, trusted);
         assert!(pem.starts_with("-----BEGIN CERTIFICATE-----"));
     }
@@ -484,7 +488,7 @@ async fn pending_notifications_are_delivered_in_any_order_and_number() {
 async fn a_confirmed_subscription_is_noted() {
     let (sandbox, _clock, _client, _) = start().await;
     let form = "Action=ConfirmSubscription&Version=2010-03-31&TopicArn=arn%3Aaws%3Asns&Token=abc";
-    let reply = sandbox.http().post(sandbox.base_url()).body(form).send().await.unwrap();
+    let reply = http().post(sandbox.base_url()).body(form).send().await.unwrap();
     assert_eq!(reply.status().as_u16(), 200);
     assert_eq!(sandbox.confirmed_tokens(), ["abc"]);
 }

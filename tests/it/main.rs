@@ -16,3 +16,4 @@ mod protocol;
 mod recovery;
 mod review;
 mod support;
+mod trigger;

@@ -272,7 +272,7 @@ impl Stage {
             let message = self.sandbox.sign(ipn, version);
             for copy in 0..copies {
                 let again = if copy > 0 { "again: " } else { "" };
-                let what = format!("{again}{}", words::notification(ipn));
+                let what = format!("{again}{ipn}");
                 statuses.push(self.post(Actor::Sns, &message, &what).await?);
             }
         }

@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::stage::{Patience, Stage};
 use super::timeline::{Actor, paragraph};
-use super::words;
 use crate::sandbox::{
     DeclineCode, Fault, Forgery, Gate, NotificationType, ObjectType, Operation, Outcome, SignatureVersion,
 };
@@ -232,14 +231,14 @@ pub(super) async fn redis_down(stage: &mut Stage) -> anyhow::Result<()> {
     stage.sandbox.buyer_updates_instrument(&permission, "Mastercard ****4444 (Amazon Pay)")?;
     let ipn = stage.sandbox.notifications().pop().context("no notification")?;
     let message = stage.sandbox.sign(&ipn, SignatureVersion::V1);
-    let refused = stage.post(Actor::Sns, &message, &words::notification(&ipn)).await?;
+    let refused = stage.post(Actor::Sns, &message, &ipn.to_string()).await?;
     stage.redis.start_again()?;
     stage.note(Actor::Operations, "Redis starts again on its data");
     let mut accepted = 503;
     let patience = Patience::new();
     while accepted == 503 {
         stage.pass(20 * SOON, "SNS tries again")?;
-        accepted = stage.post(Actor::Sns, &message, &format!("again: {}", words::notification(&ipn))).await?;
+        accepted = stage.post(Actor::Sns, &message, &format!("again: {ipn}")).await?;
         patience.pause("the notification to be accepted").await?;
     }
     stage.watch(id, &permission, "captured").await?;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::timeline::minute;
-use crate::sandbox::{Ipn, NotificationType, ObjectType, Operation, RequestRecord};
+use crate::sandbox::{Operation, RequestRecord};
 use crate::store::consumers::ReceivedEvent;
 
 /// A request to Amazon Pay and its answer.
@@ -34,21 +34,6 @@ pub(super) fn request(record: &RequestRecord) -> String {
 /// The beginning of an idempotency key.
 fn shortened(key: &str) -> String {
     key.chars().take(8).chain(['…']).collect()
-}
-
-/// What a notification is about.
-pub(super) fn notification(ipn: &Ipn) -> String {
-    let object = match ipn.object_type {
-        ObjectType::ChargePermission => "CHARGE_PERMISSION",
-        ObjectType::Charge => "CHARGE",
-        ObjectType::Refund => "REFUND",
-        ObjectType::Chargeback => "CHARGEBACK",
-    };
-    let kind = match ipn.notification_type {
-        NotificationType::StateChange => "STATE_CHANGE",
-        NotificationType::AttributeChange => "ATTRIBUTE_CHANGE",
-    };
-    format!("{object} {kind} {}", ipn.object_id)
 }
 
 /// An event as the consumer reads it.
