@@ -34,9 +34,13 @@ pub mod metric {
     pub const REDIS_SCRIPT_SECONDS: &str = "redis_script_seconds";
     /// Gauge: entries of the streams and the schedule, by `what`: events, journal, quarantine, scheduled.
     pub const LEVEL: &str = "level";
+    /// Gauge: connections that are open, by `listener`: public, internal.
+    pub const OPEN_CONNECTIONS: &str = "open_connections";
+    /// Counter: connections answered 503 and closed because too many were open, by `listener`.
+    pub const CONNECTIONS_REFUSED: &str = "connections_refused_total";
 
     /// All of them.
-    pub const ALL: [&str; 10] = [
+    pub const ALL: [&str; 12] = [
         IPN_SECONDS,
         IPN,
         IPN_REFUSED,
@@ -47,6 +51,8 @@ pub mod metric {
         CHARGES_SENT,
         REDIS_SCRIPT_SECONDS,
         LEVEL,
+        OPEN_CONNECTIONS,
+        CONNECTIONS_REFUSED,
     ];
 }
 
@@ -76,6 +82,9 @@ pub fn start_metrics() -> PrometheusHandle {
     if metrics::set_global_recorder(recorder).is_ok() {
         for outcome in ["stored", "duplicate", "test", "quarantined", "subscription", "refused", "unavailable"] {
             metrics::counter!(metric::IPN, "outcome" => outcome).increment(0);
+        }
+        for listener in ["public", "internal"] {
+            metrics::counter!(metric::CONNECTIONS_REFUSED, "listener" => listener).increment(0);
         }
         metrics::counter!(metric::LEASE_LAPSED).increment(0);
         metrics::counter!(metric::FOUND_BY_SWEEP).increment(0);

@@ -7,6 +7,7 @@
 mod accept;
 mod api;
 mod demo_story;
+mod listener;
 mod loss;
 #[path = "support/process.rs"]
 mod process;
