@@ -144,7 +144,7 @@ async fn a_connection_that_sends_half_a_header_is_closed_also_when_it_trickles()
 
 /// Sends a byte now and then until the other side speaks or closes.
 async fn trickle(peer: &mut Peer) {
-    while tokio::time::timeout(SHORT / 20, peer.stream.readable()).await.is_err() {
+    while tokio::time::timeout(SHORT / 20, peer.stream.peek(&mut [0])).await.is_err() {
         if peer.stream.write_all(b"x").await.is_err() {
             return;
         }
@@ -206,7 +206,8 @@ async fn large_bodies_that_use_up_the_memory_keep_no_genuine_message_out() {
 #[tokio::test]
 async fn connections_above_the_bound_get_503_at_once_and_those_in_hand_go_on() {
     let bounded = Bounded::start(Limits { connections: 2, ..CONNECTION }, REQUEST).await;
-    let before = counted(&bounded.app, "connections_refused_total{listener=\"public\"}").await;
+    let refused = format!("{}{{listener=\"public\"}}", metric::CONNECTIONS_REFUSED);
+    let before = counted(&bounded.app, &refused).await;
     let message = bounded.genuine();
     let (head, rest) = message.split_at(message.len() - 10);
     let mut in_hand = Vec::new();
@@ -224,7 +225,7 @@ async fn connections_above_the_bound_get_503_at_once_and_those_in_hand_go_on() {
             "without a word more"
         );
     }
-    assert!(counted(&bounded.app, "connections_refused_total{listener=\"public\"}").await >= before + 5.0);
+    assert!(counted(&bounded.app, &refused).await >= before + 5.0);
     for peer in &mut in_hand {
         peer.say(rest).await;
         assert_eq!(peer.status().await, 200);
@@ -261,8 +262,7 @@ async fn requests_on_one_connection_are_answered_in_order_also_when_they_come_at
     let bounded = Bounded::start(CONNECTION, REQUEST).await;
     let mut peer = bounded.say(&bounded.genuine()).await;
     assert_eq!(peer.status().await, 200);
-    let body_of = |status: &str| status.to_owned();
-    peer.hear(&body_of("OK")).await;
+    peer.hear("OK").await;
     let all = [
         "GET /nothing HTTP/1.1\r\n\r\n".to_owned(),
         bounded.genuine(),
@@ -306,8 +306,8 @@ async fn answers_say_no_more_than_they_must() {
 async fn messages_above_the_bound_get_503_while_others_are_in_hand() {
     let bounded = Bounded::start(CONNECTION, RequestLimits { places: 1, ..REQUEST }).await;
     let mut redis = bounded.app.connection().await;
-    let pause = |until: &str| redis::cmd("CLIENT").arg(until).to_owned();
-    let () = pause("PAUSE").arg(60_000).arg("WRITE").query_async(&mut redis).await.expect("CLIENT PAUSE");
+    let client = |what: &str| redis::cmd("CLIENT").arg(what).to_owned();
+    let () = client("PAUSE").arg(60_000).arg("WRITE").query_async(&mut redis).await.expect("CLIENT PAUSE");
     let mut one = bounded.say(&bounded.genuine()).await;
     let mut other = bounded.say(&bounded.genuine()).await;
     // One of them waits for Redis. The other does not wait for anything.
@@ -315,7 +315,7 @@ async fn messages_above_the_bound_get_503_while_others_are_in_hand() {
         status = one.status() => { assert_eq!(status, 503); other }
         status = other.status() => { assert_eq!(status, 503); one }
     };
-    let () = pause("UNPAUSE").query_async(&mut redis).await.expect("CLIENT UNPAUSE");
+    let () = client("UNPAUSE").query_async(&mut redis).await.expect("CLIENT UNPAUSE");
     assert_eq!(waiting.status().await, 200);
     assert_eq!(bounded.app.journal().await.len(), 1);
     bounded.stop().await;
