@@ -226,6 +226,10 @@ async fn connections_above_the_bound_get_503_at_once_and_those_in_hand_go_on() {
         );
     }
     assert!(counted(&bounded.app, &refused).await >= before + 5.0);
+    // More than the buffers of both ends hold: the answer is heard, not a reset.
+    let large = "x".repeat(16 * 1024 * 1024);
+    let answer = bounded.say(&request(large.len(), &large)).await.end().await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     for peer in &mut in_hand {
         peer.say(rest).await;
         assert_eq!(peer.status().await, 200);
