@@ -222,7 +222,7 @@ impl Door {
         let Ok(place) = Arc::clone(&self.lingering).try_acquire_owned() else { return };
         let Ok(mut stream) = TcpStream::from_std(stream) else { return };
         connections.spawn(async move {
-            let mut ignored = [0; 1024];
+            let mut ignored = [0; 4096];
             let rest = async { while matches!(stream.read(&mut ignored).await, Ok(read) if read > 0) {} };
             let _ = tokio::time::timeout(LINGER, rest).await;
             drop(place);
