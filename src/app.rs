@@ -16,8 +16,13 @@ use crate::amazon_pay::AmazonPay;
 use crate::clock::Clock;
 use crate::config::{LearnSettings, Settings};
 use crate::http::internal::{self, ApiState};
+<<<<<<< HEAD
 use crate::http::learning::{self, Learning};
 use crate::http::public::{self, IpnState};
+=======
+use crate::http::listener::{self, Limits};
+use crate::http::public::{self, IpnState, RequestLimits};
+>>>>>>> wip-listener
 use crate::reconciler::Reconciler;
 use crate::sns::{self, Subscriber, Verifier};
 use crate::store::Store;
@@ -38,6 +43,8 @@ pub struct App {
     store: Store,
     reconciler: Reconciler,
     shutdown: CancellationToken,
+    public_limits: Limits,
+    request_limits: RequestLimits,
 }
 
 impl App {
@@ -63,7 +70,24 @@ impl App {
         let reconciler = Reconciler::new(store.clone(), amazon, policy, environment, clock.clone(), shutdown.clone());
         let public = bind(settings.listen_addr).await?;
         let internal = bind(settings.internal_listen_addr).await?;
-        Ok(Self { settings, clock, metrics, public, internal, store, reconciler, shutdown })
+        Ok(Self {
+            settings,
+            clock,
+            metrics,
+            public,
+            internal,
+            store,
+            reconciler,
+            shutdown,
+            public_limits: Limits::PUBLIC,
+            request_limits: RequestLimits::PUBLIC,
+        })
+    }
+
+    /// Other bounds for the public listener, for tests that reach them.
+    #[must_use]
+    pub fn with_public_limits(self, public_limits: Limits, request_limits: RequestLimits) -> Self {
+        Self { public_limits, request_limits, ..self }
     }
 
     /// Address of the public listener.
@@ -112,10 +136,22 @@ impl App {
     }
 
     async fn run(self, stop: impl Future<Output = ()> + Send, workers: usize) -> anyhow::Result<()> {
-        let Self { settings, clock, metrics, public, internal, store, reconciler, shutdown } = self;
+        let Self {
+            settings,
+            clock,
+            metrics,
+            public,
+            internal,
+            store,
+            reconciler,
+            shutdown,
+            public_limits,
+            request_limits,
+        } = self;
         let verifier = Verifier::new(settings.sns.clone(), clock.clone())?;
         let subscriber = Subscriber::new(&settings.sns);
-        let ipn = IpnState::new(verifier, subscriber, store.clone(), settings.account.merchant.clone());
+        let merchant = settings.account.merchant.clone();
+        let ipn = IpnState::new(verifier, subscriber, store.clone(), merchant, request_limits);
         let api = ApiState::new(store.clone(), settings.account.clone(), clock, settings.internal_api_token, metrics);
 
         info!(
@@ -127,10 +163,17 @@ impl App {
             "serving"
         );
         let tasks = TaskTracker::new();
+<<<<<<< HEAD
         tasks.spawn(serve(public, public::router(ipn.clone()), shutdown.clone()));
         // Beside the rest: what is not fetched ahead is fetched when it is needed.
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(async move { ipn.expect_certificates().await }));
         tasks.spawn(serve(internal, internal::router(api), shutdown.clone()));
+=======
+        let open_files = listener::open_files();
+        let (public_limits, internal_limits) = (public_limits.within(open_files), Limits::INTERNAL.within(open_files));
+        tasks.spawn(vital(shutdown.clone(), serve(public, public::router(ipn), public_limits, shutdown.clone())));
+        tasks.spawn(vital(shutdown.clone(), serve(internal, internal::router(api), internal_limits, shutdown.clone())));
+>>>>>>> wip-listener
         for _ in 0..workers {
             let reconciler = reconciler.clone();
             tasks.spawn(vital(shutdown.clone(), async move { reconciler.run().await }));
@@ -210,11 +253,9 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves until told to stop. A listener that fails stops the whole process, so that it is started anew.
-async fn serve(listener: TcpListener, router: axum::Router, shutdown: CancellationToken) {
-    let stop = shutdown.clone().cancelled_owned();
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
-        error!(error = &error as &dyn std::error::Error, "a listener failed");
-        shutdown.cancel();
+async fn serve(listener: TcpListener, router: axum::Router, limits: Limits, shutdown: CancellationToken) {
+    if let Err(error) = listener::serve(listener, router, limits, shutdown).await {
+        error!(listener = limits.name, error = &error as &dyn std::error::Error, "a listener failed");
     }
 }
 

@@ -40,6 +40,10 @@ pub mod metric {
     pub const REDIS_SCRIPT_SECONDS: &str = "redis_script_seconds";
     /// Gauge: entries of the streams and the schedule, by `what`: events, journal, quarantine, scheduled.
     pub const LEVEL: &str = "level";
+    /// Gauge: connections that are open, by `listener`: public, internal.
+    pub const OPEN_CONNECTIONS: &str = "open_connections";
+    /// Counter: connections answered 503 and closed because too many were open, by `listener`.
+    pub const CONNECTIONS_REFUSED: &str = "connections_refused_total";
 
     /// All of them.
     pub const ALL: [&str; 12] = [
@@ -55,6 +59,8 @@ pub mod metric {
         CHARGES_SENT,
         REDIS_SCRIPT_SECONDS,
         LEVEL,
+        OPEN_CONNECTIONS,
+        CONNECTIONS_REFUSED,
     ];
 }
 
@@ -86,6 +92,9 @@ pub fn start_metrics() -> PrometheusHandle {
             ["stored", "duplicate", "test", "quarantined", "subscription", "unsubscription", "refused", "unavailable"]
         {
             metrics::counter!(metric::IPN, "outcome" => outcome).increment(0);
+        }
+        for listener in ["public", "internal"] {
+            metrics::counter!(metric::CONNECTIONS_REFUSED, "listener" => listener).increment(0);
         }
         metrics::counter!(metric::LEASE_LAPSED).increment(0);
         metrics::counter!(metric::FOUND_BY_SWEEP).increment(0);

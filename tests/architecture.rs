@@ -68,6 +68,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
 const DOORS: &[(&str, &[&str])] = &[
     ("redis", &["store"]),
     ("axum", &["http", "sandbox", "app"]),
+    ("hyper", &["http/listener"]),
+    ("hyper_util", &["http/listener"]),
+    ("rlimit", &["http/listener"]),
     ("reqwest", &["amazon_pay", "sns/certificate", "sandbox", "cli"]),
     ("aws_sdk_sns", &["sns/subscription"]),
     ("aws_smithy_http_client", &["sns/subscription"]),

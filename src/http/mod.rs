@@ -1,9 +1,15 @@
-//! The two listeners. [`public`] is `POST /ipn` and nothing else; [`internal`] is everything that is not for the internet.
+//! The two listeners. [`public`] is `POST /ipn` and nothing else; [`internal`] is everything that is not for the internet; [`listener`]
+//! accepts the connections of both and bounds them.
 
 mod charge_body;
 pub mod charges;
 pub mod internal;
+<<<<<<< HEAD
 pub mod learning;
+=======
+mod ipn_body;
+pub mod listener;
+>>>>>>> wip-listener
 mod problem;
 pub mod public;
 mod stop;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
+use super::ipn_body::{self, BLOCK_BYTES, Unread, Whole};
 use crate::clock::Stopwatch;
 use crate::ipn::{self, Ipn, Notification, Quarantine};
 use crate::model::event::{Event, EventType};
@@ -25,12 +26,30 @@ use crate::store::notifications::{Accepted, Delivery, Named};
 use crate::store::{Store, StoreError};
 use crate::telemetry::metric;
 
-/// SNS messages over HTTP hold at most 256 KiB of payload; escaping doubles quotes.
-const MAX_BODY_BYTES: usize = 512 * 1024;
-/// SNS gives up after 15 s; an answer after that is a failure for it anyway.
-const TIMEOUT: Duration = Duration::from_secs(12);
-/// Messages in hand at a time; more get 503 at once.
-const MAX_CONCURRENT: usize = 1024;
+/// The bounds of requests to `POST /ipn`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Time to send the body.
+    pub body_read: Duration,
+    /// Time from the end of the headers to the answer.
+    pub answer: Duration,
+    /// Messages in verification and storage at a time; more get 503 at once. A message takes its place when it is read, so that slow
+    /// senders hold none.
+    pub places: usize,
+    /// Bytes that all bodies may hold together, without the first 16 KiB of each.
+    pub shared_bytes: usize,
+}
+
+impl RequestLimits {
+    /// SNS gives up after 15 s: an answer after that is a failure for it anyway. Its messages have a few KiB, and 256 KiB at most. With 4096
+    /// connections all bodies hold at most 4096 * 16 KiB + 32 MiB = 96 MiB, and as many connections' buffers 64 MiB more.
+    pub const PUBLIC: Self = Self {
+        body_read: Duration::from_secs(5),
+        answer: Duration::from_secs(12),
+        places: 1024,
+        shared_bytes: 32 * 1024 * 1024,
+    };
+}
 
 /// What `POST /ipn` works with.
 #[derive(Debug, Clone)]
@@ -42,15 +61,24 @@ struct Inner {
     subscriber: Subscriber,
     store: Store,
     merchant: MerchantId,
+    limits: RequestLimits,
     places: Semaphore,
+    blocks: Semaphore,
 }
 
 impl IpnState {
     /// The state of the public listener.
     #[must_use]
-    pub fn new(verifier: Verifier, subscriber: Subscriber, store: Store, merchant: MerchantId) -> Self {
-        let places = Semaphore::new(MAX_CONCURRENT);
-        Self(Arc::new(Inner { verifier, subscriber, store, merchant, places }))
+    pub fn new(
+        verifier: Verifier,
+        subscriber: Subscriber,
+        store: Store,
+        merchant: MerchantId,
+        limits: RequestLimits,
+    ) -> Self {
+        let places = Semaphore::new(limits.places);
+        let blocks = Semaphore::new(limits.shared_bytes / BLOCK_BYTES);
+        Self(Arc::new(Inner { verifier, subscriber, store, merchant, limits, places, blocks }))
     }
 
     /// Fetches the certificates that the last notifications named, before they are needed. A flood of invented addresses then cannot
@@ -126,10 +154,8 @@ impl Received {
 
 async fn receive(State(state): State<IpnState>, request: Request) -> Response {
     let stopwatch = Stopwatch::start();
-    let received = match state.0.places.try_acquire() {
-        Ok(_place) => tokio::time::timeout(TIMEOUT, handle(&state.0, request)).await.unwrap_or(Received::Unavailable),
-        Err(_) => Received::Unavailable,
-    };
+    let handled = tokio::time::timeout(state.0.limits.answer, handle(&state.0, request)).await;
+    let received = handled.unwrap_or(Received::Unavailable);
     let status = received.status();
     metrics::counter!(metric::IPN, "outcome" => received.label()).increment(1);
     metrics::histogram!(metric::IPN_SECONDS, "status" => status.as_u16().to_string()).record(stopwatch.elapsed());
@@ -139,11 +165,12 @@ async fn receive(State(state): State<IpnState>, request: Request) -> Response {
 
 async fn handle(inner: &Inner, request: Request) -> Received {
     let (parts, body) = request.into_parts();
-    let body = match read(body).await {
+    let body = match read(inner, body).await {
         Ok(body) => body,
         Err(received) => return received,
     };
-    let message = match inner.verifier.verify(&headers(&parts.headers), &body).await {
+    let Ok(_place) = inner.places.try_acquire() else { return Received::Unavailable };
+    let message = match inner.verifier.verify(&headers(&parts.headers), &body.bytes).await {
         Ok(message) => message,
         Err(refused) => {
             metrics::counter!(metric::IPN_REFUSED, "check" => refused.check()).increment(1);
@@ -156,7 +183,7 @@ async fn handle(inner: &Inner, request: Request) -> Received {
         }
     };
     // Verified, so it is valid UTF-8 as a whole; the fallback keeps this total.
-    let body = String::from_utf8_lossy(&body);
+    let body = String::from_utf8_lossy(&body.bytes);
     let result = match message.message_type() {
         MessageType::Notification => notification(inner, &message, &body).await,
         MessageType::SubscriptionConfirmation => subscription(inner, &message).await,
@@ -172,13 +199,13 @@ async fn handle(inner: &Inner, request: Request) -> Received {
     })
 }
 
-/// Reads the body up to the limit. A body that breaks off may be whole next time.
-async fn read(body: Body) -> Result<axum::body::Bytes, Received> {
-    to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
-        let too_large = std::error::Error::source(&error)
-            .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
-        if too_large { Received::TooLarge } else { Received::Unavailable }
-    })
+/// Reads the body up to its limits. A body that breaks off, is slow, or finds no room may do better next time.
+async fn read(inner: &Inner, body: Body) -> Result<Whole<'_>, Received> {
+    match tokio::time::timeout(inner.limits.body_read, ipn_body::read(body, &inner.blocks)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(Unread::TooLarge)) => Err(Received::TooLarge),
+        Ok(Err(Unread::BrokenOff | Unread::NoRoom)) | Err(_) => Err(Received::Unavailable),
+    }
 }
 
 pub(super) fn headers(headers: &HeaderMap) -> Headers<'_> {

@@ -8,6 +8,7 @@ mod accept;
 mod api;
 mod demo_story;
 mod learning;
+mod listener;
 mod loss;
 #[path = "support/process.rs"]
 mod process;
