@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::http::internal::{self, ApiState};
 use crate::http::public::{self, IpnState};
+use crate::model::ids::Environment;
 use crate::reconciler::Reconciler;
 use crate::sns::{Subscriber, Verifier};
 use crate::store::Store;
@@ -45,9 +46,19 @@ impl App {
     /// # Errors
     /// When a part cannot be built, an address cannot be bound, or Redis does not answer or has no marker.
     pub async fn start(settings: Settings, clock: Clock, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+        if settings.account.environment == Environment::Live
+            && let Some(host) = settings.store.unencrypted_host()
+        {
+            warn!(host, "everything goes to Redis unencrypted, its password included: fine in a private network only; rediss:// encrypts");
+        }
         let store = Store::connect(settings.store.clone(), settings.account.clone(), clock.clone())?;
+        store.check_access(None).await?;
         store.account().await?;
-        for complaint in store.server_status().await?.complaints() {
+        let status = store.server_status().await?;
+        if status.append_only.is_none() {
+            warn!("Redis does not let us ask how it keeps its data (CONFIG GET): see docs/REDIS.md for what has to be set");
+        }
+        for complaint in status.complaints() {
             warn!(complaint, "Redis is not set up for money");
         }
         let amazon = AmazonPay::new(settings.amazon_pay.clone(), clock.clone())

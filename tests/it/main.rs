@@ -13,5 +13,6 @@ mod process;
 mod processes;
 mod protocol;
 mod recovery;
+mod redis_security;
 mod review;
 mod support;
