@@ -49,14 +49,19 @@ impl App {
         if settings.account.environment == Environment::Live
             && let Some(host) = settings.store.unencrypted_host()
         {
-            warn!(host, "everything goes to Redis unencrypted, its password included: fine in a private network only; rediss:// encrypts");
+            warn!(
+                host,
+                "everything goes to Redis unencrypted, its password included: fine in a private network only; rediss:// encrypts"
+            );
         }
         let store = Store::connect(settings.store.clone(), settings.account.clone(), clock.clone())?;
         store.check_access(None).await?;
         store.account().await?;
         let status = store.server_status().await?;
         if status.append_only.is_none() {
-            warn!("Redis does not let us ask how it keeps its data (CONFIG GET): see docs/REDIS.md for what has to be set");
+            warn!(
+                "Redis does not let us ask how it keeps its data (CONFIG GET): see docs/REDIS.md for what has to be set"
+            );
         }
         for complaint in status.complaints() {
             warn!(complaint, "Redis is not set up for money");

@@ -35,11 +35,13 @@ impl Reader {
         let certificate_file = self.given.redis_client_certificate_file.clone();
         let key_file = self.given.redis_client_key_file.clone();
         let given = [("REDIS_CA_FILE", &ca_file), (CERTIFICATE, &certificate_file), (KEY, &key_file)];
-        let given: Vec<&'static str> =
-            given.iter().filter(|(_, file)| file.is_some()).map(|(name, _)| *name).collect();
+        let given: Vec<&'static str> = given.iter().filter(|(_, file)| file.is_some()).map(|(name, _)| *name).collect();
         if url.is_some_and(|url| !is_tls(url.expose_secret())) {
             for name in given {
-                self.mistake(name, "is set, but the Redis URL does not begin with rediss://: nothing would be encrypted");
+                self.mistake(
+                    name,
+                    "is set, but the Redis URL does not begin with rediss://: nothing would be encrypted",
+                );
             }
         }
         let before = self.mistakes.len();

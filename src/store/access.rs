@@ -51,8 +51,14 @@ impl Store {
     /// Servers before Redis 7 cannot tell; then nothing is found missing.
     ///
     /// # Errors
-    /// [`StoreError::Forbidden`] with all that is missing; any other when Redis does not answer or accept the connection.
+    /// [`StoreError::Forbidden`] with all that is missing, [`StoreError::NoConnection`] when there is no way to Redis; any other when the
+    /// connection is lost meanwhile.
     pub async fn check_access(&self, init: Option<Init>) -> Result<(), StoreError> {
+        let mut handle = self.0.connection.handle();
+        // A server that wants a password takes only short commands before it has one, and calls the others a protocol error.
+        if let Err(error) = redis::cmd("PING").exec_async(&mut handle).await {
+            return Err(StoreError::NoConnection(self.0.connection.why(error).await));
+        }
         let keys = samples(&self.0.keys);
         let scans = matches!(init, Some(Init::AfterLoss | Init::AfterRestore)).then_some(RECOVERY_COMMAND);
         // A permission is for a command or for a key: each is asked about once, not each command with each key.
@@ -64,13 +70,12 @@ impl Store {
         for call in &calls {
             invocation.arg(json!(call).to_string());
         }
-        let refused: Vec<String> = invocation.invoke_async(&mut self.0.connection.handle()).await?;
+        let refused: Vec<String> = invocation.invoke_async(&mut handle).await?;
         if refused.is_empty() {
             return Ok(());
         }
         let is_refused = |call: &Vec<String>| refused.contains(&json!(call).to_string());
-        let refused_keys: Vec<&String> =
-            keys.iter().filter(|key| is_refused(&words("EVALSHA x 1 K", key))).collect();
+        let refused_keys: Vec<&String> = keys.iter().filter(|key| is_refused(&words("EVALSHA x 1 K", key))).collect();
         // Where EVALSHA itself is refused the server said so before this point: what it refuses here, it refuses for the key. Then
         // nothing is known of the commands that take that key.
         let mut missing: Vec<String> = refused_keys.iter().map(|key| format!("use the key {key}")).collect();

@@ -11,7 +11,7 @@ use redis::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use super::failure::is_authentication;
+use super::failure::{explain, is_authentication};
 use super::tls::TlsSettings;
 
 /// Longer than a slow fsync, shorter than SNS's 15 s.
@@ -65,6 +65,29 @@ impl Connection {
         Handle { current, shared: Arc::clone(&self.shared) }
     }
 
+    /// Why there is no connection, in words, found out by another attempt where the error itself does not say.
+    pub(super) async fn why(&self, error: RedisError) -> String {
+        let info = self.shared.client.get_connection_info();
+        let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+        let (dropped, refused) = (error.is_connection_dropped(), error.is_connection_refusal());
+        let hint = match (tls, dropped && !refused) {
+            (true, _) if error.is_timeout() => {
+                "; perhaps the port of REDIS_URL does not speak TLS, which rediss:// wants"
+            }
+            (false, true) => "; perhaps the port of REDIS_URL speaks TLS only, which redis:// does not",
+            _ => "",
+        };
+        if !tls || !dropped || refused {
+            return explain(&error) + hint;
+        }
+        // In TLS 1.3 a client that is not accepted is told so after the handshake. A connection that has something to say for its
+        // set-up waits for the answer, and gets the alert instead.
+        let redis = info.redis_settings().clone().set_lib_name("amazon-pay-ipn", env!("CARGO_PKG_VERSION"));
+        let attempt =
+            async { Client::open(info.clone().set_redis_settings(redis))?.get_multiplexed_async_connection().await };
+        explain(&attempt.await.err().unwrap_or(error))
+    }
+
     /// A connection of its own, for commands that block: on the shared one they would hold up everything behind them.
     pub(super) async fn dedicated(&self) -> RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new()
@@ -110,7 +133,9 @@ impl Handle {
 fn is_of_the_setup(error: &RedisError) -> bool {
     let kinds = [ErrorKind::InvalidClientConfig, ErrorKind::Client, ErrorKind::RESP3NotSupported];
     // The last is SELECT, for URLs that name a database.
-    is_authentication(error) || kinds.contains(&error.kind()) || error.to_string().contains("refused to switch database")
+    is_authentication(error)
+        || kinds.contains(&error.kind())
+        || error.to_string().contains("refused to switch database")
 }
 
 impl ConnectionLike for Handle {

@@ -31,12 +31,19 @@ pub(super) fn is_authentication(error: &RedisError) -> bool {
 /// The crate hides the error of the TLS library inside of an I/O error; its text is all that can be seen from here.
 fn tls(text: &str) -> Option<String> {
     let certificate = |why: CertificateError| TlsError::InvalidCertificate(why).to_string();
-    if text == certificate(CertificateError::UnknownIssuer) {
+    // A bad signature: there is a CA of the issuer's name, but it is another one.
+    if [CertificateError::UnknownIssuer, CertificateError::BadSignature]
+        .map(certificate)
+        .iter()
+        .any(|known| known == text)
+    {
         let issuers = "REDIS_CA_FILE (without it: of the system's roots)";
         return Some(format!("the certificate of Redis is refused: no CA of {issuers} issued it: {text}"));
     }
     if text.contains("not valid for name") {
-        return Some(format!("the certificate of Redis is refused: it is for another host than REDIS_URL names: {text}"));
+        return Some(format!(
+            "the certificate of Redis is refused: it is for another host than REDIS_URL names: {text}"
+        ));
     }
     if text.contains("certificate expired") || text == certificate(CertificateError::Expired) {
         return Some(format!("the certificate of Redis is refused: it has expired: {text}"));

@@ -98,6 +98,9 @@ pub enum StoreError {
     /// Redis cannot be reached, refuses us or the write, or did not answer in time. It may have executed the command.
     #[error("{}", explain(.0))]
     Unavailable(redis::RedisError),
+    /// No connection could be made at the start; why, in words.
+    #[error("{0}")]
+    NoConnection(String),
     /// The user may not do all that the service does.
     #[error("the Redis user of REDIS_URL may not: {}; docs/REDIS.md has the ACL that is needed", .0.join(", "))]
     Forbidden(Vec<String>),
