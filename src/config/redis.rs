@@ -75,3 +75,128 @@ impl Reader {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tempfile::TempDir;
+
+    use crate::config::{Given, read_store};
+
+    /// A folder with a CA, a certificate with its key, another key, and garbage.
+    fn files() -> TempDir {
+        let folder = TempDir::new().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["x".to_owned()]).unwrap().self_signed(&key).unwrap();
+        write("certificate", &certificate.pem());
+        write("key", &key.serialize_pem());
+        write("another-key", &rcgen::KeyPair::generate().unwrap().serialize_pem());
+        write("garbage", "-----BEGIN PRIVATE KEY-----\na secret\n-----BEGIN PRIVATE KEY-----");
+        write("empty", "\n");
+        folder
+    }
+
+    fn given(url: &str) -> Given {
+        let text = |text: &str| Some(text.to_owned());
+        Given {
+            redis_url: text(url),
+            amazon_pay_region: text("eu"),
+            amazon_pay_public_key_id: text("SANDBOX-ABC"),
+            amazon_pay_merchant_id: text("A2K7NDRCTOTPW9"),
+            ..Given::default()
+        }
+    }
+
+    /// `NAME: what was expected` of each mistake, with these files.
+    fn mistakes(folder: &Path, url: &str, files: [&str; 3]) -> Vec<String> {
+        let path = |name: &str| (!name.is_empty()).then(|| folder.join(name).display().to_string());
+        let [ca, certificate, key] = files.map(path);
+        let given = Given {
+            redis_ca_file: ca,
+            redis_client_certificate_file: certificate,
+            redis_client_key_file: key,
+            ..given(url)
+        };
+        let mistakes = read_store(given).err().unwrap_or_default();
+        mistakes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_files_of_redis_is_said_all_at_once() {
+        let folder = files();
+        let wrong = |files| mistakes(folder.path(), "rediss://host", files);
+        assert_eq!(wrong(["certificate", "certificate", "key"]), [""; 0]);
+        assert_eq!(wrong(["", "", ""]), [""; 0]);
+        let certificate = "expected at least one certificate, PEM";
+        assert_eq!(wrong(["key", "", ""]), [format!("REDIS_CA_FILE: {certificate}")]);
+        let both = wrong(["missing", "", "key"]);
+        assert!(both[0].starts_with("REDIS_CA_FILE: the file ") && both[0].contains("cannot be read"), "{both:?}");
+        assert!(both[1].starts_with("REDIS_CLIENT_CERTIFICATE_FILE: is not set"), "{both:?}");
+        let one = wrong(["", "certificate", ""]);
+        assert!(one.len() == 1 && one[0].starts_with("REDIS_CLIENT_KEY_FILE: is not set"), "{one:?}");
+        let empty = wrong(["empty", "empty", "empty"]);
+        assert!(empty.len() == 3 && empty.iter().all(|mistake| mistake.contains("is empty")), "{empty:?}");
+        assert_eq!(
+            wrong(["", "certificate", "another-key"]),
+            ["REDIS_CLIENT_KEY_FILE: is not the key of REDIS_CLIENT_CERTIFICATE_FILE"]
+        );
+        assert_eq!(wrong(["", "key", "key"]), [format!("REDIS_CLIENT_CERTIFICATE_FILE: {certificate}")]);
+        assert_eq!(wrong(["", "certificate", "garbage"]), ["REDIS_CLIENT_KEY_FILE: expected a private key, PEM"]);
+    }
+
+    #[test]
+    fn files_for_tls_are_refused_where_nothing_would_be_encrypted() {
+        let folder = files();
+        for url in ["redis://host", "redis+unix:///tmp/redis.sock"] {
+            let wrong = mistakes(folder.path(), url, ["certificate", "certificate", "key"]);
+            assert!(wrong.len() == 3 && wrong.iter().all(|mistake| mistake.contains("rediss://")), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn verification_cannot_be_switched_off() {
+        for url in
+            ["rediss://host:1/#insecure", "rediss://u:p@host#insecure", "redis://host/#insecure", "rediss://u:a#b@host"]
+        {
+            let wrong = mistakes(Path::new("/"), url, ["", "", ""]);
+            assert!(wrong.len() == 1 && wrong[0].contains("certificates are always verified"), "{url}: {wrong:?}");
+            assert!(wrong[0].starts_with("REDIS_URL: ") && !wrong[0].contains("a#b"), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_way_to_redis_is_unencrypted_unless_it_is_tls_or_stays_on_this_machine() {
+        let host = |url: &str| read_store(given(url)).unwrap().1.unencrypted_host();
+        for url in ["redis://u:secret@10.0.0.7:6379", "redis://u:secret@redis", "redis://[2001:db8::1]"] {
+            let named = host(url).expect(url);
+            assert!(url.contains(&named) && !named.contains("secret"), "{named}");
+        }
+        let within =
+            ["redis://127.0.0.1", "redis://127.8.0.1:1", "redis://localhost", "redis://[::1]", "redis+unix:///x"];
+        for url in within.iter().chain(&["redis://[::ffff:127.0.0.1]", "rediss://redis", "rediss://10.0.0.7"]) {
+            assert_eq!(host(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn secrets_of_redis_do_not_show_in_any_debug_text() {
+        let folder = files();
+        let path = |name: &str| Some(folder.path().join(name).display().to_string());
+        let given = Given {
+            redis_client_certificate_file: path("certificate"),
+            redis_client_key_file: path("key"),
+            ..given("rediss://a-user:a-password@host")
+        };
+        let before = format!("{given:?} {given:#?}");
+        assert!(before.contains("REDIS_URL") && !before.contains("REDIS_CA_FILE"), "{before}");
+        let store = read_store(given).unwrap().1;
+        let key = std::fs::read_to_string(folder.path().join("key")).unwrap();
+        for text in [before, format!("{store:?}"), format!("{store:#?}")] {
+            for secret in ["a-password", key.lines().nth(1).unwrap(), "BEGIN PRIVATE"] {
+                assert!(!text.contains(secret), "{text}");
+            }
+        }
+    }
+}

@@ -12,7 +12,7 @@ use amazon_pay_ipn::sandbox::{
     SignatureVersion,
 };
 use amazon_pay_ipn::store::account::Init;
-use amazon_pay_ipn::store::{Store, StoreError, StoreSettings, TlsSettings};
+use amazon_pay_ipn::store::{Bounds, Store, StoreError, StoreSettings, TlsSettings};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     date_time_ymd,
@@ -239,6 +239,45 @@ async fn tls_1_2_is_spoken_and_nothing_older() {
     assert!(told.contains("TLS version"), "{told}");
 }
 
+/// A process of its own: in this one some test has installed a provider.
+#[test]
+fn who_uses_the_library_needs_not_install_a_crypto_provider() {
+    let inner = "redis_security::tls_in_a_process_without_a_provider";
+    let tests = std::env::current_exe().expect("this program");
+    let output = run(std::process::Command::new(tests).args(["--exact", inner, "--ignored"]));
+    let told = text(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}
+
+#[tokio::test]
+#[ignore = "run in a process of its own by who_uses_the_library_needs_not_install_a_crypto_provider"]
+async fn tls_in_a_process_without_a_provider() {
+    let authority = Authority::new();
+    authority.issue("redis", "localhost", |_| {});
+    let server = authority.serve("redis", &[]);
+    assert!(rustls::crypto::CryptoProvider::get_default().is_none());
+    let account = Account { merchant: "A1".parse().expect("an id"), environment: Kind::Sandbox, region: Region::Eu };
+    let settings = store_settings(server.tls(), TlsSettings { ca_pem: Some(authority.read("ca.pem")), identity: None });
+    let store = Store::connect(settings, account, Clock::system()).expect("a store");
+    let error = store.account().await.expect_err("it is empty");
+    assert!(matches!(error, StoreError::NoMarker), "{error}");
+}
+
+fn store_settings(url: String, tls: TlsSettings) -> StoreSettings {
+    StoreSettings {
+        url: url.into(),
+        tls,
+        key_prefix: "test".to_owned(),
+        dedupe_ttl: HOUR,
+        journal_retention: HOUR,
+        event_retention: HOUR,
+        intent_retention: HOUR,
+        confirmation_delay: X,
+        lease: HOUR,
+        bounds: Bounds::default(),
+    }
+}
+
 #[tokio::test]
 async fn an_unencrypted_way_to_another_host_is_warned_of_in_live_without_the_password() {
     let plain = Server::start("--port", &[]);
@@ -341,10 +380,10 @@ async fn restricted() -> (TestApp, String, Admin) {
     admin.apply(CONSUMER, &marker).await;
     let () = admin.run(&["ACL", "LOG", "RESET"]).await;
     let port = server.port;
-    let url = url_of(&server, "amazon-pay-ipn");
+    let url = url_of(&server, "ipn-service");
     let app = TestApp::on(server.redis, Options { redis_url: Some(url), ..Options::default() }).await;
     assert_eq!(app.store.keys().marker(), marker);
-    (app, format!("redis://amazon-pay-billing:{ENCODED}@127.0.0.1:{port}"), admin)
+    (app, format!("redis://ipn-billing:{ENCODED}@127.0.0.1:{port}"), admin)
 }
 
 #[tokio::test]
@@ -432,7 +471,7 @@ async fn the_documented_users_can_do_nothing_else() {
     let marker = app.store.keys().marker();
     let events = app.store.keys().events();
     let () = admin.run(&["XGROUP", "CREATE", &events, "billing", "0", "MKSTREAM"]).await;
-    let service = consumer.replace("amazon-pay-billing", "amazon-pay-ipn");
+    let service = consumer.replace("ipn-billing", "ipn-service");
     let outside = "test:{sandbox:ANOTHER}:marker";
     let cases: &[(&str, &[&str])] = &[
         (&service, &["HGETALL", outside]),
@@ -559,7 +598,7 @@ async fn who_is_not_let_in_is_told_which_setting_is_wrong_and_never_sees_the_pas
     let mut admin = Admin::of(&server.redis).await;
     let marker = marker().await.replace("test:", "amazon-pay:");
     admin.apply(SERVICE, &marker).await;
-    let good = url_of(&server, "amazon-pay-ipn");
+    let good = url_of(&server, "ipn-service");
     let (code, told) = world.init(&good, &[]);
     assert_eq!(code, Some(0), "{told}");
     let wrong = "refuses the user or the password of REDIS_URL (WRONGPASS)".to_owned();
@@ -582,8 +621,8 @@ async fn who_is_not_let_in_is_told_which_setting_is_wrong_and_never_sees_the_pas
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("Redis wants a user and a password that REDIS_URL does not have"), "{told}");
     world.environment.set("REDIS_URL", good);
-    let mut served = Served::start(&world.environment);
-    assert!(served.is_running(), "with the right user it serves");
+    let mut running = Served::start(&world.environment);
+    assert!(running.is_running(), "with the right user it serves");
 }
 
 #[tokio::test]
@@ -597,7 +636,7 @@ async fn a_permission_taken_away_while_running_is_503_and_given_back_needs_no_re
         admin.apply_without(SERVICE, &marker, left_out).await;
         if left_out == "on" {
             // Who is off stays connected: the next connection is refused.
-            let () = admin.run(&["CLIENT", "KILL", "USER", "amazon-pay-ipn"]).await;
+            let () = admin.run(&["CLIENT", "KILL", "USER", "ipn-service"]).await;
         }
         for _ in 0..3 {
             assert_eq!(app.post_ipn(&message.body, &message.headers).await, 503, "without {left_out}");
