@@ -78,7 +78,10 @@ impl Store {
         let refused_keys: Vec<&String> = keys.iter().filter(|key| is_refused(&words("EVALSHA x 1 K", key))).collect();
         // Where EVALSHA itself is refused the server said so before this point: what it refuses here, it refuses for the key. Then
         // nothing is known of the commands that take that key.
-        let mut missing: Vec<String> = refused_keys.iter().map(|key| format!("use the key {key}")).collect();
+        let mut missing: Vec<String> = match refused_keys.len() {
+            all if all == keys.len() => vec![format!("use the keys {}*", keys[0].trim_end_matches("marker"))],
+            _ => refused_keys.iter().map(|key| format!("use the key {key}")).collect(),
+        };
         let of_a_refused_key = |call: &Vec<String>| call.iter().any(|word| refused_keys.contains(&word));
         missing.extend(
             calls.iter().filter(|call| is_refused(call) && !of_a_refused_key(call)).map(|call| command_of(call)),

@@ -20,6 +20,9 @@ pub(super) fn explain(error: &RedisError) -> String {
     if forbidden || text.contains("The user executing the script can't") {
         return format!("the Redis user of REDIS_URL lacks a permission: {text}; {ACL}");
     }
+    if text.contains("refused to switch database") {
+        return format!("Redis refuses the database that REDIS_URL names: {text}; {ACL}");
+    }
     tls(&text).unwrap_or_else(|| format!("Redis does not answer: {text}"))
 }
 
@@ -39,6 +42,9 @@ fn tls(text: &str) -> Option<String> {
     {
         let issuers = "REDIS_CA_FILE (without it: of the system's roots)";
         return Some(format!("the certificate of Redis is refused: no CA of {issuers} issued it: {text}"));
+    }
+    if text.starts_with("failed to read PEM") {
+        return Some(format!("the system's CA certificates cannot be read: {text}"));
     }
     if text.contains("not valid for name") {
         return Some(format!(

@@ -151,6 +151,10 @@ async fn the_systems_roots_are_believed_where_no_ca_is_set() {
     let (code, told) = world.init(&server.tls(), &[("SSL_CERT_FILE", &authority.path("ca.pem"))]);
     assert_eq!(code, Some(0), "{told}");
 
+    let (code, told) = world.init(&server.tls(), &[("SSL_CERT_FILE", "/nowhere")]);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("the system's CA certificates cannot be read"), "{told}");
+
     let other = Authority::new();
     let both = [("SSL_CERT_FILE", authority.path("ca.pem")), ("REDIS_CA_FILE", other.path("ca.pem"))];
     let both = [(both[0].0, both[0].1.as_str()), (both[1].0, both[1].1.as_str())];
@@ -560,8 +564,15 @@ async fn each_permission_of_the_document_is_needed_and_is_named_at_the_start_whe
     }
     admin.apply(SERVICE, &marker.replace("sandbox", "live")).await;
     let error = app.store.check_access(None).await.expect_err("another pattern").to_string();
-    assert!(error.contains(&format!("use the key {marker}")) && error.contains(&app.store.keys().events()), "{error}");
-    assert!(!error.contains("run +"), "{error}");
+    let all = format!("may not: use the keys {}*; docs/REDIS.md", marker.trim_end_matches("marker"));
+    assert!(error.contains(&all), "{error}");
+    // Only one of the keys, and a command beside it.
+    admin.apply_without(SERVICE, &marker, "+hset").await;
+    let () = admin.run(&["ACL", "SETUSER", "ipn-service", "resetkeys", &format!("~{marker}")]).await;
+    let error = app.store.check_access(None).await.expect_err("most keys are missing").to_string();
+    let events = app.store.keys().events();
+    assert!(error.contains(&format!("use the key {events}")) && !error.contains(&marker), "{error}");
+    assert!(error.contains("run +hset") && !error.contains("+hget"), "{error}");
     admin.apply(SERVICE, &marker).await;
     app.store.check_access(None).await.expect("as documented");
     app.finish().await;
@@ -605,7 +616,8 @@ async fn who_is_not_let_in_is_told_which_setting_is_wrong_and_never_sees_the_pas
     let cases = [
         (good.replace("of%2Bthe", "of-the"), &[][..], wrong.as_str()),
         (url_of(&server, "nobody"), &[], &wrong),
-        (good.clone(), &[("KEY_PREFIX", "other")], "may not: use the key other:{sandbox:"),
+        (format!("{good}/1"), &[], "refuses the database that REDIS_URL names"),
+        (good.clone(), &[("KEY_PREFIX", "other")], "may not: use the keys other:{sandbox:"),
     ];
     for (url, more, expected) in cases {
         for command in [["init", "--first"].as_slice(), &["serve"]] {
