@@ -5,7 +5,7 @@
 //! - [`reconciliations`]: claim a permission, renew its lease, mark a send, commit.
 //! - [`consumers`]: read the events as a consumer group.
 //! - [`account`]: the marker, the stop switch, recovery after a loss, readiness.
-//! - [`access`]: whether the Redis user may do all of this.
+//! - `access`: whether the Redis user may do all of this.
 //!
 //! Each script is one file under `lua/` with its KEYS, ARGV, RETURNS and WHY.
 
