@@ -16,13 +16,10 @@ use crate::amazon_pay::AmazonPay;
 use crate::clock::Clock;
 use crate::config::{LearnSettings, Settings};
 use crate::http::internal::{self, ApiState};
-<<<<<<< HEAD
 use crate::http::learning::{self, Learning};
-use crate::http::public::{self, IpnState};
-=======
 use crate::http::listener::{self, Limits};
 use crate::http::public::{self, IpnState, RequestLimits};
->>>>>>> wip-listener
+use crate::model::ids::Environment;
 use crate::reconciler::Reconciler;
 use crate::sns::{self, Subscriber, Verifier};
 use crate::store::Store;
@@ -53,9 +50,24 @@ impl App {
     /// # Errors
     /// When a part cannot be built, an address cannot be bound, or Redis does not answer or has no marker.
     pub async fn start(settings: Settings, clock: Clock, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+        if settings.account.environment == Environment::Live
+            && let Some(host) = settings.store.unencrypted_host()
+        {
+            warn!(
+                host,
+                "everything goes to Redis unencrypted, its password included: fine in a private network only; rediss:// encrypts"
+            );
+        }
         let store = Store::connect(settings.store.clone(), settings.account.clone(), clock.clone())?;
+        store.check_access(None).await?;
         store.account().await?;
-        for complaint in store.server_status().await?.complaints() {
+        let status = store.server_status().await?;
+        if status.append_only.is_none() {
+            warn!(
+                "Redis does not let us ask how it keeps its data (CONFIG GET): see docs/REDIS.md for what has to be set"
+            );
+        }
+        for complaint in status.complaints() {
             warn!(complaint, "Redis is not set up for money");
         }
         let amazon = AmazonPay::new(settings.amazon_pay.clone(), clock.clone())
@@ -163,17 +175,13 @@ impl App {
             "serving"
         );
         let tasks = TaskTracker::new();
-<<<<<<< HEAD
-        tasks.spawn(serve(public, public::router(ipn.clone()), shutdown.clone()));
-        // Beside the rest: what is not fetched ahead is fetched when it is needed.
-        tokio::spawn(shutdown.clone().run_until_cancelled_owned(async move { ipn.expect_certificates().await }));
-        tasks.spawn(serve(internal, internal::router(api), shutdown.clone()));
-=======
         let open_files = listener::open_files();
         let (public_limits, internal_limits) = (public_limits.within(open_files), Limits::INTERNAL.within(open_files));
-        tasks.spawn(vital(shutdown.clone(), serve(public, public::router(ipn), public_limits, shutdown.clone())));
+        let routes = public::router(ipn.clone());
+        tasks.spawn(vital(shutdown.clone(), serve(public, routes, public_limits, shutdown.clone())));
         tasks.spawn(vital(shutdown.clone(), serve(internal, internal::router(api), internal_limits, shutdown.clone())));
->>>>>>> wip-listener
+        // Beside the rest: what is not fetched ahead is fetched when it is needed.
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(async move { ipn.expect_certificates().await }));
         for _ in 0..workers {
             let reconciler = reconciler.clone();
             tasks.spawn(vital(shutdown.clone(), async move { reconciler.run().await }));
@@ -237,7 +245,8 @@ impl Learner {
     /// When the listener fails.
     pub async fn run_until(self, stop: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(serve(self.public, learning::router(self.learning), shutdown.clone()));
+        let (routes, limits) = (learning::router(self.learning), Limits::PUBLIC.within(listener::open_files()));
+        let served = tokio::spawn(vital(shutdown.clone(), serve(self.public, routes, limits, shutdown.clone())));
         let asked = tokio::select! {
             () = stop => true,
             () = shutdown.cancelled() => false,

@@ -5,6 +5,7 @@
 //! sandboxes and is refused in a live environment.
 
 mod reader;
+mod redis;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,13 +25,21 @@ use reader::Reader;
 macro_rules! settings {
     ($($(#[doc = $doc:literal])+ $field:ident = $name:literal, $long:literal;)*) => {
         /// The settings as given: one flag and one environment variable each.
-        #[derive(Debug, Clone, Default, Args)]
+        #[derive(Clone, Default, Args)]
         pub struct Given {
             $(
                 #[doc = concat!("`", $name, "`")]
                 #[arg(long = $long, env = $name, value_name = "VALUE", hide_env_values = true, help = concat!($($doc,)+).trim())]
                 pub $field: Option<String>,
             )*
+        }
+
+        /// Names only: a value may hold a password.
+        impl std::fmt::Debug for Given {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let given = [$(($name, self.$field.is_some()),)*];
+                f.debug_set().entries(given.into_iter().filter(|(_, set)| *set).map(|(name, _)| name)).finish()
+            }
         }
 
         /// The names of all settings.
@@ -57,6 +66,12 @@ settings! {
     redis_url = "REDIS_URL", "redis-url";
     /// File that holds the Redis URL, for URLs with a password
     redis_url_file = "REDIS_URL_FILE", "redis-url-file";
+    /// PEM file: for rediss://, the CAs whose certificates are believed, instead of the system's
+    redis_ca_file = "REDIS_CA_FILE", "redis-ca-file";
+    /// PEM file: the certificate that Redis is shown; with REDIS_CLIENT_KEY_FILE
+    redis_client_certificate_file = "REDIS_CLIENT_CERTIFICATE_FILE", "redis-client-certificate-file";
+    /// PEM file: the private key of that certificate
+    redis_client_key_file = "REDIS_CLIENT_KEY_FILE", "redis-client-key-file";
     /// First part of every Redis key [default: amazon-pay]
     key_prefix = "KEY_PREFIX", "key-prefix";
     /// na, eu or jp (required)

@@ -46,7 +46,7 @@ pub mod metric {
     pub const CONNECTIONS_REFUSED: &str = "connections_refused_total";
 
     /// All of them.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 14] = [
         IPN_SECONDS,
         IPN,
         IPN_REFUSED,

@@ -52,7 +52,10 @@ pub async fn run(args: InitArgs) -> ExitCode {
         Err(wrong) => return mistakes::report(&wrong),
     };
     let initialised = match Store::connect(settings, account.clone(), clock) {
-        Ok(store) => store.init(init).await,
+        Ok(store) => match store.check_access(Some(init)).await {
+            Ok(()) => store.init(init).await,
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     };
     let name = format!("merchant {} ({})", account.merchant, account.environment);

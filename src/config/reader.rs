@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::model::ids::{Account, Environment, MerchantId, Region};
 use crate::recovery::policy::Policy;
 use crate::sns::{SnsSettings, TopicArn};
-use crate::store::{Bounds, LEASE_MARGIN, StoreSettings, check_url};
+use crate::store::{Bounds, LEASE_MARGIN, StoreSettings};
 
 /// A day.
 const DAY: Duration = Duration::from_hours(24);
@@ -72,7 +72,7 @@ impl Reader {
         })
     }
 
-    fn mistake(&mut self, name: &'static str, message: impl Into<String>) {
+    pub(super) fn mistake(&mut self, name: &'static str, message: impl Into<String>) {
         self.mistakes.push(Mistake { name, message: message.into() });
     }
 
@@ -175,7 +175,7 @@ impl Reader {
         self.file(name, &path)
     }
 
-    fn file(&mut self, name: &'static str, path: &str) -> Option<SecretString> {
+    pub(super) fn file(&mut self, name: &'static str, path: &str) -> Option<SecretString> {
         match std::fs::read_to_string(path) {
             Ok(text) if !text.trim().is_empty() => Some(SecretString::from(text.trim().to_owned())),
             Ok(_) => {
@@ -200,6 +200,7 @@ impl Reader {
 
     pub(super) fn store(&mut self) -> Option<StoreSettings> {
         let url = self.redis_url();
+        let tls = self.redis_tls(url.as_ref());
         let key_prefix = self.given.key_prefix.clone().unwrap_or_else(|| "amazon-pay".to_owned());
         if key_prefix.contains(['{', '}', '*', '?', '[', '\\']) || key_prefix.len() > 100 {
             self.mistake("KEY_PREFIX", "expected at most 100 characters without braces or pattern characters");
@@ -211,6 +212,7 @@ impl Reader {
         let x = self.duration("CONFIRMATION_DELAY", self.given.confirmation_delay.clone(), Duration::from_mins(30));
         Some(StoreSettings {
             url: url?,
+            tls: tls?,
             key_prefix,
             dedupe_ttl: dedupe_ttl?,
             journal_retention: journal?,
@@ -220,26 +222,6 @@ impl Reader {
             lease: Duration::from_mins(3),
             bounds: Bounds::default(),
         })
-    }
-
-    fn redis_url(&mut self) -> Option<SecretString> {
-        let (name, url) = match (self.given.redis_url.clone(), self.given.redis_url_file.clone()) {
-            (Some(_), Some(_)) => {
-                self.mistake("REDIS_URL", "is set beside REDIS_URL_FILE; expected one of them");
-                return None;
-            }
-            (None, None) => {
-                self.mistake("REDIS_URL", "is not set; expected for example redis://127.0.0.1:6379");
-                return None;
-            }
-            (Some(url), None) => ("REDIS_URL", SecretString::from(url)),
-            (None, Some(path)) => ("REDIS_URL_FILE", self.file("REDIS_URL_FILE", &path)?),
-        };
-        if let Err(why) = check_url(url.expose_secret()) {
-            self.mistake(name, format!("expected redis://host:port or rediss://host:port: {why}"));
-            return None;
-        }
-        Some(url)
     }
 
     fn sns(&mut self) -> Option<SnsSettings> {

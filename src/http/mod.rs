@@ -4,12 +4,9 @@
 mod charge_body;
 pub mod charges;
 pub mod internal;
-<<<<<<< HEAD
-pub mod learning;
-=======
 mod ipn_body;
+pub mod learning;
 pub mod listener;
->>>>>>> wip-listener
 mod problem;
 pub mod public;
 mod stop;

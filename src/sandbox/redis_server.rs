@@ -35,6 +35,7 @@ pub enum RedisServerError {
 pub struct RedisServer {
     folder: TempDir,
     child: Option<Child>,
+    settings: Vec<String>,
 }
 
 impl RedisServer {
@@ -43,8 +44,17 @@ impl RedisServer {
     /// # Errors
     /// When the program is missing or does not answer in time.
     pub fn start() -> Result<Self, RedisServerError> {
+        Self::start_with(&[])
+    }
+
+    /// As [`Self::start`], with more of the server's own settings, such as `--tls-port`; they come last, so they win.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(settings: &[&str]) -> Result<Self, RedisServerError> {
         let folder = TempDir::with_prefix("amazon-pay-ipn-redis-").map_err(RedisServerError::Folder)?;
-        let mut server = Self { folder, child: None };
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let mut server = Self { folder, child: None, settings };
         server.start_again()?;
         Ok(server)
     }
@@ -80,9 +90,11 @@ impl RedisServer {
             ["--maxmemory-policy", "noeviction"],
         ];
         // Where it exists, setpriv ends the server even if its owner is killed.
+        let more = &self.settings;
         let spawn = |mut command: Command| {
             command
                 .args(settings.as_flattened())
+                .args(more)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())

@@ -5,19 +5,23 @@
 //! - [`reconciliations`]: claim a permission, renew its lease, mark a send, commit.
 //! - [`consumers`]: read the events as a consumer group.
 //! - [`account`]: the marker, the stop switch, recovery after a loss, readiness.
+//! - `access`: whether the Redis user may do all of this.
 //!
 //! Each script is one file under `lua/` with its KEYS, ARGV, RETURNS and WHY.
 
+mod access;
 pub mod account;
 pub mod charges;
 mod connection;
 pub mod consumers;
+mod failure;
 pub mod housekeeping;
 pub mod keys;
 pub mod notifications;
 pub mod reconciliations;
 mod record;
 mod script;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +32,10 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::model::ids::Account;
 use connection::Connection;
-pub use connection::check_url;
+pub use connection::{check_url, is_tls};
+use failure::explain;
 use keys::Keys;
+pub use tls::{ClientIdentity, IdentityMistake, TlsSettings, check_ca};
 
 /// What must be left of a lease beyond the time-out of the call that starts.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(15);
@@ -39,6 +45,8 @@ pub const LEASE_MARGIN: Duration = Duration::from_secs(15);
 pub struct StoreSettings {
     /// `redis://` or `rediss://` URL (`REDIS_URL`); may hold a password.
     pub url: SecretString,
+    /// Certificates for `rediss://`.
+    pub tls: TlsSettings,
     /// First part of every key (`KEY_PREFIX`).
     pub key_prefix: String,
     /// How long a `MessageId` is remembered (`DEDUPE_TTL`).
@@ -55,6 +63,14 @@ pub struct StoreSettings {
     pub lease: Duration,
     /// Bounds of what may grow.
     pub bounds: Bounds,
+}
+
+impl StoreSettings {
+    /// The host to which everything, the password included, goes unencrypted; `None` with TLS and within this machine.
+    #[must_use]
+    pub fn unencrypted_host(&self) -> Option<String> {
+        connection::unencrypted_host(&self.url)
+    }
 }
 
 /// What may grow, and how far.
@@ -79,9 +95,15 @@ impl Default for Bounds {
 /// What went wrong at the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Redis cannot be reached, refuses writes, or did not answer in time. It may have executed the command.
-    #[error("Redis does not answer: {0}")]
-    Unavailable(#[from] redis::RedisError),
+    /// Redis cannot be reached, refuses us or the write, or did not answer in time. It may have executed the command.
+    #[error("{}", explain(.0))]
+    Unavailable(redis::RedisError),
+    /// No connection could be made at the start; why, in words.
+    #[error("{0}")]
+    NoConnection(String),
+    /// The user may not do all that the service does.
+    #[error("the Redis user of REDIS_URL may not: {}; docs/REDIS.md has the ACL that is needed", .0.join(", "))]
+    Forbidden(Vec<String>),
     /// The server has no marker: it is new, was emptied, or is another one.
     #[error(
         "Redis holds no marker for this account; if it is new run `amazon-pay-ipn init --first`, if data was lost `init --after-loss`"
@@ -111,6 +133,13 @@ pub enum StoreError {
     },
 }
 
+// Not `#[from]`: that makes it the source too, and the message would be printed with the same text behind it.
+impl From<redis::RedisError> for StoreError {
+    fn from(error: redis::RedisError) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
 /// The store of one account. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store(Arc<Inner>);
@@ -133,7 +162,7 @@ impl Store {
     /// When the URL is not one of Redis.
     pub fn connect(settings: StoreSettings, account: Account, clock: Clock) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(Inner {
-            connection: Connection::open(&settings.url)?,
+            connection: Connection::open(&settings.url, &settings.tls)?,
             keys: Keys::new(&settings.key_prefix, &account),
             source: format!("amazon-pay-ipn/{}/{}", account.environment, account.merchant),
             account,

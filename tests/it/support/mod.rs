@@ -19,7 +19,7 @@ use amazon_pay_ipn::sandbox::{
 };
 use amazon_pay_ipn::sns::SnsSettings;
 use amazon_pay_ipn::store::account::{Init, Initialised};
-use amazon_pay_ipn::store::{Bounds, Store, StoreSettings};
+use amazon_pay_ipn::store::{Bounds, Store, StoreSettings, TlsSettings};
 use amazon_pay_ipn::telemetry;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
@@ -42,6 +42,9 @@ pub struct Options {
     pub timeout: Duration,
     pub init: Option<Init>,
     pub bounds: Bounds,
+    /// Another way to the private Redis than its socket as its default user.
+    pub redis_url: Option<String>,
+    pub redis_tls: TlsSettings,
 }
 
 impl Default for Options {
@@ -51,6 +54,8 @@ impl Default for Options {
             timeout: Duration::from_secs(10),
             init: Some(Init::First),
             bounds: Bounds::default(),
+            redis_url: None,
+            redis_tls: TlsSettings::default(),
         }
     }
 }
@@ -439,7 +444,8 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, options: &Options) -> Settin
         internal_listen_addr: loopback,
         internal_api_token: TOKEN.to_owned().into(),
         store: StoreSettings {
-            url: redis.url().into(),
+            url: options.redis_url.clone().unwrap_or_else(|| redis.url()).into(),
+            tls: options.redis_tls.clone(),
             key_prefix: "test".to_owned(),
             dedupe_ttl: 16 * DAY,
             journal_retention: 30 * DAY,

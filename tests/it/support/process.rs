@@ -57,6 +57,11 @@ impl Environment {
         Self { folder, variables }
     }
 
+    pub fn set(&mut self, name: &'static str, value: String) {
+        self.variables.retain(|(given, _)| *given != name);
+        self.variables.push((name, value));
+    }
+
     pub fn program(&self, arguments: &[&str]) -> Command {
         let mut command = program(arguments);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));

@@ -1,0 +1,71 @@
+//! What went wrong at Redis, in words that name the setting to mend. Never holds a password: neither the crate's errors nor the
+//! server's texts do, and the URL is not at hand here.
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+use rustls::{CertificateError, Error as TlsError, InvalidMessage};
+
+const ACL: &str = "docs/REDIS.md has the ACL that is needed";
+
+/// The error in words.
+pub(super) fn explain(error: &RedisError) -> String {
+    let text = error.to_string();
+    if is_authentication(error) {
+        return match error.code() {
+            Some("NOAUTH") => format!("Redis wants a user and a password that REDIS_URL does not have: {text}"),
+            _ => format!("Redis refuses the user or the password of REDIS_URL (WRONGPASS): {text}"),
+        };
+    }
+    // The second is what a script is told.
+    let forbidden = error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm);
+    if forbidden || text.contains("The user executing the script can't") {
+        return format!("the Redis user of REDIS_URL lacks a permission: {text}; {ACL}");
+    }
+    if text.contains("refused to switch database") {
+        return format!("Redis refuses the database that REDIS_URL names: {text}; {ACL}");
+    }
+    tls(&text).unwrap_or_else(|| format!("Redis does not answer: {text}"))
+}
+
+/// Whether the server did not accept who we are.
+pub(super) fn is_authentication(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+}
+
+/// The crate hides the error of the TLS library inside of an I/O error; its text is all that can be seen from here.
+fn tls(text: &str) -> Option<String> {
+    let certificate = |why: CertificateError| TlsError::InvalidCertificate(why).to_string();
+    // A bad signature: there is a CA of the issuer's name, but it is another one.
+    if [CertificateError::UnknownIssuer, CertificateError::BadSignature]
+        .map(certificate)
+        .iter()
+        .any(|known| known == text)
+    {
+        let issuers = "REDIS_CA_FILE (without it: of the system's roots)";
+        return Some(format!("the certificate of Redis is refused: no CA of {issuers} issued it: {text}"));
+    }
+    if text.starts_with("failed to read PEM") {
+        return Some(format!("the system's CA certificates cannot be read: {text}"));
+    }
+    if text.contains("not valid for name") {
+        return Some(format!(
+            "the certificate of Redis is refused: it is for another host than REDIS_URL names: {text}"
+        ));
+    }
+    if text.contains("certificate expired") || text == certificate(CertificateError::Expired) {
+        return Some(format!("the certificate of Redis is refused: it has expired: {text}"));
+    }
+    if text.starts_with("invalid peer certificate") {
+        return Some(format!("the certificate of Redis is refused: {text}"));
+    }
+    if text == TlsError::InvalidMessage(InvalidMessage::InvalidContentType).to_string() {
+        return Some(format!("Redis does not speak TLS at the port of REDIS_URL, and rediss:// wants it: {text}"));
+    }
+    if text.starts_with("received fatal alert") {
+        let certificate = "it may want another REDIS_CLIENT_CERTIFICATE_FILE, or speak no TLS version from 1.2 on";
+        return Some(format!("Redis broke the TLS handshake off; {certificate}: {text}"));
+    }
+    if text.starts_with("peer is incompatible") {
+        return Some(format!("Redis and this service have no TLS version (1.2, 1.3) or cipher in common: {text}"));
+    }
+    None
+}
