@@ -69,7 +69,8 @@ pub fn read(message: &Verified<Envelope>, merchant: &MerchantId) -> Result<Ipn, 
 /// As [`read`].
 pub fn parse(text: &str, merchant: &MerchantId) -> Result<Ipn, Quarantine> {
     let fields: Map<String, Value> =
-        serde_json::from_str(text).map_err(|error| not_understood(format!("no JSON object: {error}")))?;
+        // The error quotes a text that is no object, however long.
+        serde_json::from_str(text).map_err(|error| not_understood(format!("no JSON object: {}", cut(&error.to_string()))))?;
     // Before everything else: how complete a test message is, is not documented.
     let names_test_object = |name, camel| field(&fields, name, camel).is_ok_and(|id: &str| id == TEST_OBJECT_ID);
     if names_test_object("ObjectId", "objectId") || names_test_object("ChargePermissionId", "chargePermissionId") {
@@ -254,6 +255,15 @@ mod tests {
         }
         for text in ["", "[]", "null", "<xml/>", "{"] {
             assert!(matches!(parse(text, &merchant()), Err(Quarantine::NotUnderstood(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_reason_repeats_no_more_than_a_line_of_the_message() {
+        let long = "x".repeat(5000);
+        for message in [json!(long), json!([long]), json!({ "NotificationVersion": long }), json!({ long: 1 })] {
+            let Err(Quarantine::NotUnderstood(why)) = read_value(&message) else { panic!("understood") };
+            assert!(why.len() < 200, "{why}");
         }
     }
 

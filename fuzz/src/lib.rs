@@ -268,8 +268,8 @@ fn edited(program: &[u8]) -> String {
 }
 
 fn escape(text: &str) -> String {
-    let units: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
-    format!("\"{units}\"")
+    let units: Vec<String> = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+    format!("\"{}\"", units.concat())
 }
 
 fn pem(der: &[u8]) -> Vec<u8> {
