@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint ci release bench
+.PHONY: help setup demo test lint ci release bench interop fuzz
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,3 +38,13 @@ release:
 
 bench: ## Benchmarks
 	cargo bench --locked
+
+# Not in `make ci`: it installs LocalStack from PyPI (about 370 MB, into target/).
+interop: setup ## The service against an SNS that is not ours (LocalStack, from PyPI)
+	cargo build --locked
+	@scripts/interop
+
+# Not in `make ci`: the first build takes some minutes.
+SECONDS ?= 60
+fuzz: ## Fuzz targets, for SECONDS (60) each
+	@scripts/fuzz "$(SECONDS)"

@@ -90,7 +90,9 @@ impl Envelope {
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             return Err(EnvelopeError::NotAnObject);
         }
-        let wire: Wire = serde_json::from_slice(body).map_err(EnvelopeError::Json)?;
+        // As a whole: serde looks only at the fields that it keeps, and the journal keeps the body.
+        let body = std::str::from_utf8(body).map_err(|_| EnvelopeError::NotUtf8)?;
+        let wire: Wire = serde_json::from_str(body).map_err(EnvelopeError::Json)?;
         let content = match wire.kind.as_str() {
             "Notification" => Content::Notification { subject: line("Subject", wire.subject)? },
             "SubscriptionConfirmation" => {
@@ -188,6 +190,9 @@ pub enum EnvelopeError {
     /// The body does not begin with `{`: raw delivery, another sender, or a proxy's page.
     #[error("a body that is no JSON object")]
     NotAnObject,
+    /// Bytes that are no text.
+    #[error("a body that is not UTF-8")]
+    NotUtf8,
     /// Not JSON; or a field is given twice, missing, or not a string.
     #[error("{0}")]
     Json(#[source] serde_json::Error),
@@ -308,7 +313,10 @@ mod tests {
         {
             assert!(Envelope::parse(body.as_bytes()).is_err(), "{body:?}");
         }
-        assert!(Envelope::parse(b"{\"Type\":\"\xff\"}").is_err());
+        for invalid in [&b"\"x\":\"\xff\""[..], b"\"\xff\":1", b"\"x\":{\"y\":\"\xed\xa0\x80\"}"] {
+            let body = [b"{", invalid, b",", &message.as_bytes()[1..]].concat();
+            assert!(matches!(Envelope::parse(&body), Err(EnvelopeError::NotUtf8)), "{}", invalid.escape_ascii());
+        }
         assert!(Envelope::parse(format!(" \n{message}\n").as_bytes()).is_ok());
     }
 
