@@ -25,16 +25,11 @@ pub const NAME: &str = "sns.amazonaws.com";
 /// `DigestInfo` of RFC 8017 section 9.2, without the digest.
 const SHA1_INFO: &[u8] = &[0x30, 0x21, 0x30, 0x09, 6, 5, 0x2b, 0x0e, 3, 2, 0x1a, 5, 0, 4, 0x14];
 const SHA1_INFO_WITHOUT_NULL: &[u8] = &[0x30, 0x1f, 0x30, 0x07, 6, 5, 0x2b, 0x0e, 3, 2, 0x1a, 4, 0x14];
-const SHA256_INFO: &[u8] =
-    &[0x30, 0x31, 0x30, 0x0d, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1, 5, 0, 4, 0x20];
-const SHA256_INFO_WITHOUT_NULL: &[u8] =
-    &[0x30, 0x2f, 0x30, 0x0b, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1, 4, 0x20];
-const SHA384_INFO: &[u8] =
-    &[0x30, 0x41, 0x30, 0x0d, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2, 5, 0, 4, 0x30];
-const SHA512_INFO: &[u8] =
-    &[0x30, 0x51, 0x30, 0x0d, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 3, 5, 0, 4, 0x40];
-const MD5_INFO: &[u8] =
-    &[0x30, 0x20, 0x30, 0x0c, 6, 8, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 2, 5, 5, 0, 4, 0x10];
+const SHA256_INFO: &[u8] = &[0x30, 0x31, 0x30, 0x0d, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1, 5, 0, 4, 0x20];
+const SHA256_INFO_WITHOUT_NULL: &[u8] = &[0x30, 0x2f, 0x30, 0x0b, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1, 4, 0x20];
+const SHA384_INFO: &[u8] = &[0x30, 0x41, 0x30, 0x0d, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2, 5, 0, 4, 0x30];
+const SHA512_INFO: &[u8] = &[0x30, 0x51, 0x30, 0x0d, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 3, 5, 0, 4, 0x40];
+const MD5_INFO: &[u8] = &[0x30, 0x20, 0x30, 0x0c, 6, 8, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 2, 5, 5, 0, 4, 0x10];
 
 /// How a text is signed. SNS uses the first two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +80,8 @@ pub fn keys() -> &'static Keys {
         let new = |bits| move || RsaPrivateKey::new(&mut OsRng, bits).expect("a key");
         std::thread::scope(|scope| {
             let [genuine, attacker, root, spare] = [2048; 4].map(|bits| scope.spawn(new(bits)));
-            let [genuine, attacker, root, spare] = [genuine, attacker, root, spare].map(|key| key.join().expect("a key"));
+            let [genuine, attacker, root, spare] =
+                [genuine, attacker, root, spare].map(|key| key.join().expect("a key"));
             let primes = |keys: &[(&RsaPrivateKey, usize)]| -> Vec<BigUint> {
                 keys.iter().flat_map(|(key, count)| key.primes()[..*count].to_vec()).collect()
             };

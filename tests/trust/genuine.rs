@@ -5,9 +5,7 @@ use serde_json::{Value, json};
 
 use crate::authority::{Key, NAME, issued, issued_der, keys, labelled, named, params, root_pem, self_signed};
 use crate::case::{Corpus, Form, Kept};
-use crate::message::{
-    Layout, Message, OTHER_TOPIC, PERMISSION, SUBSCRIPTION, Spelling, UNSUBSCRIPTION, ipn, uuid_of,
-};
+use crate::message::{Layout, Message, OTHER_TOPIC, PERMISSION, SUBSCRIPTION, Spelling, UNSUBSCRIPTION, ipn, uuid_of};
 use crate::net::{Net, Reply, file_name};
 
 /// The largest body that is read, by `docs/ARCHITECTURE.md`.

@@ -72,12 +72,14 @@ impl Spelling {
             Self::Plain => plain,
             Self::Slashes => plain.replace('/', "\\/"),
             Self::Everything => format!("\"{}\"", units(value, false)),
-            Self::Ascii | Self::UpperHex => plain
-                .chars()
-                .map(|c| {
-                    if c.is_ascii() { c.to_string() } else { units(&c.to_string(), matches!(self, Self::UpperHex)) }
-                })
-                .collect(),
+            Self::Ascii | Self::UpperHex => {
+                plain
+                    .chars()
+                    .map(|c| {
+                        if c.is_ascii() { c.to_string() } else { units(&c.to_string(), matches!(self, Self::UpperHex)) }
+                    })
+                    .collect()
+            }
         }
     }
 }
@@ -132,10 +134,7 @@ impl Message {
             ("Token", &token),
             ("TopicArn", TOPIC),
             ("Message", "You have chosen to subscribe to the topic.\nTo confirm, visit the SubscribeURL."),
-            (
-                "SubscribeURL",
-                &format!("{links}/?Action=ConfirmSubscription&TopicArn={TOPIC}&Token={token}"),
-            ),
+            ("SubscribeURL", &format!("{links}/?Action=ConfirmSubscription&TopicArn={TOPIC}&Token={token}")),
             ("Timestamp", PUBLISHED),
             ("SignatureVersion", "1"),
             ("Signature", ""),

@@ -3,12 +3,12 @@
 //! Every answer ends its connection, so that one connection is one request, and a connection without a request counts too.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 use crate::authority::{issued, keys, params, self_signed};
@@ -16,6 +16,9 @@ use crate::authority::{issued, keys, params, self_signed};
 const CONFIRMED: &str = "<ConfirmSubscriptionResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\">\
     <ConfirmSubscriptionResult><SubscriptionArn>arn:aws:sns:us-east-1:291180941288:t:u</SubscriptionArn>\
     </ConfirmSubscriptionResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></ConfirmSubscriptionResponse>";
+
+/// Where our own connections come from; the service's come from 127.0.0.1.
+const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
 /// What a listener does with a request.
 #[derive(Clone)]
@@ -44,9 +47,16 @@ impl Reply {
 pub struct Host {
     pub address: SocketAddr,
     replies: Arc<Mutex<BTreeMap<String, Reply>>>,
-    accepted: watch::Receiver<Vec<SocketAddr>>,
-    /// How many connections were made only to count.
-    own: tokio::sync::Mutex<usize>,
+    accepted: watch::Receiver<Accepted>,
+    /// One count at a time.
+    counting: tokio::sync::Mutex<()>,
+}
+
+/// Connections so far: of others, and of our own, which are made only to count.
+#[derive(Debug, Clone, Copy, Default)]
+struct Accepted {
+    others: usize,
+    own: usize,
 }
 
 impl Host {
@@ -55,15 +65,18 @@ impl Host {
         let listener = TcpListener::bind((ip, 0)).await.expect("a loopback address");
         let address = listener.local_addr().expect("an address");
         let replies = Arc::new(Mutex::new(BTreeMap::new()));
-        let (sender, accepted) = watch::channel(Vec::new());
+        let (sender, accepted) = watch::channel(Accepted::default());
         let table = Arc::clone(&replies);
         tokio::spawn(async move {
             while let Ok((stream, peer)) = listener.accept().await {
-                sender.send_modify(|seen| seen.push(peer));
+                sender.send_modify(|accepted| match peer.ip() {
+                    IpAddr::V4(OWN_ADDRESS) => accepted.own += 1,
+                    _ => accepted.others += 1,
+                });
                 tokio::spawn(answer(stream, Arc::clone(&table), otherwise.clone()));
             }
         });
-        Self { address, replies, accepted, own: tokio::sync::Mutex::new(0) }
+        Self { address, replies, accepted, counting: tokio::sync::Mutex::default() }
     }
 
     pub fn base(&self) -> String {
@@ -79,14 +92,16 @@ impl Host {
     }
 
     /// Connections of others so far. One of our own is made now and waited for: whatever came before it has been accepted by then.
-    async fn connections(&self) -> usize {
-        let mut own = self.own.lock().await;
-        let probe = TcpStream::connect(self.address).await.expect("a connection of our own");
-        let address = probe.local_addr().expect("an address");
+    pub async fn connections(&self) -> usize {
+        let _one_at_a_time = self.counting.lock().await;
         let mut accepted = self.accepted.clone();
-        let seen = accepted.wait_for(|seen| seen.contains(&address)).await.expect("the listener lives").len();
-        *own += 1;
-        seen - *own
+        let before = accepted.borrow_and_update().own;
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((OWN_ADDRESS, 0).into()).expect("a loopback address");
+        let probe = socket.connect(self.address).await.expect("a connection of our own");
+        let seen = accepted.wait_for(|accepted| accepted.own > before).await.expect("the listener lives").others;
+        drop(probe);
+        seen
     }
 }
 
@@ -187,11 +202,7 @@ impl Net {
         Connections {
             certificates: self.certificates.connections().await,
             api: self.api.connections().await,
-            forbidden: [
-                self.evil.connections().await,
-                self.links.connections().await,
-                self.amazon.connections().await,
-            ],
+            forbidden: [self.evil.connections().await, self.links.connections().await, self.amazon.connections().await],
         }
     }
 }

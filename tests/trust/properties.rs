@@ -18,7 +18,8 @@ const BASE: &str = "http://127.0.0.1:9";
 fn verifier() -> &'static Verifier {
     static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
         let pem = issued(&params(), &keys().genuine);
-        Verifier::with_certificate(sns_settings(Form::Sandbox, BASE, BASE), clock(), pem.as_bytes()).expect("a verifier")
+        Verifier::with_certificate(sns_settings(Form::Sandbox, BASE, BASE), clock(), pem.as_bytes())
+            .expect("a verifier")
     });
     &VERIFIER
 }
@@ -29,8 +30,14 @@ fn judged(body: &[u8]) -> Option<Verified<Envelope>> {
     RUNTIME.block_on(verifier().verify(&Headers::default(), body)).ok()
 }
 
-/// A genuine message of each type, and a notification with a subject; in both versions.
+/// A genuine message of each type, and a notification with a subject; in both versions. Signed once.
 fn genuine(kind: usize, version: &str) -> Message {
+    static MESSAGES: LazyLock<Vec<[Message; 2]>> =
+        LazyLock::new(|| (0..4).map(|kind| ["1", "2"].map(|version| made(kind, version))).collect());
+    MESSAGES[kind][usize::from(version == "2")].clone()
+}
+
+fn made(kind: usize, version: &str) -> Message {
     let name = format!("property {kind} {version}");
     let message = match kind {
         0 => Message::notification_at(BASE, &name),

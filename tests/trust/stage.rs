@@ -25,38 +25,35 @@ use tokio_util::sync::CancellationToken;
 use crate::authority::{keys, root_pem};
 use crate::case::{Case, Expected, Form, Kept};
 use crate::message::{MERCHANT, Message, OTHER_TOPIC, TOPIC};
-use crate::net::Net;
+use crate::net::{Connections, Net};
 
 /// The time of the corpus: it stands still, so that every limit can be tried to the millisecond.
 pub const NOW: &str = "2026-03-06T20:00:00Z";
 const DAY: Duration = Duration::from_hours(24);
 /// All that a sender may learn: the reason phrase of the class.
-const ANSWERS: [(u16, &str); 5] = [
-    (200, "OK"),
-    (400, "Bad Request"),
-    (403, "Forbidden"),
-    (413, "Payload Too Large"),
-    (503, "Service Unavailable"),
-];
+const ANSWERS: [(u16, &str); 5] =
+    [(200, "OK"), (400, "Bad Request"), (403, "Forbidden"), (413, "Payload Too Large"), (503, "Service Unavailable")];
 /// Headers of an answer; none of them tells anything.
 const ANSWER_HEADERS: [&str; 4] = ["connection", "content-length", "content-type", "date"];
 
-/// Every key with a digest of what it holds. A stream only grows: with `ARGV[1]` all of it is read, else its counters.
+/// Every key with a digest of what it holds, if `ARGV[1]` is 1. Else, for each case, what costs little and changes with every write: of a
+/// stream its counters, of a text its time to live.
 const CONTENT: &str = r"
 local found = {}
 for _, key in ipairs(redis.call('KEYS', '*')) do
-  local text
-  if ARGV[1] == '0' and redis.call('TYPE', key).ok == 'stream' then
+  local kind, text = redis.call('TYPE', key).ok, ''
+  if ARGV[1] == '0' and kind == 'string' then
+    text = tostring(redis.call('PEXPIRETIME', key))
+  elseif ARGV[1] == '0' and kind == 'stream' then
     local info = redis.call('XINFO', 'STREAM', key)
-    text = ''
     for i = 1, #info, 2 do
       if type(info[i + 1]) ~= 'table' then text = text .. info[i] .. '=' .. tostring(info[i + 1]) .. ' ' end
     end
   else
-    text = redis.call('DUMP', key) .. redis.call('PEXPIRETIME', key)
+    text = redis.sha1hex(redis.call('DUMP', key) .. redis.call('PEXPIRETIME', key))
   end
   found[#found + 1] = key
-  found[#found + 1] = redis.sha1hex(text)
+  found[#found + 1] = text
 end
 return found";
 
@@ -103,7 +100,15 @@ pub struct Stage {
     _redis: RedisServer,
 }
 
-type Content = BTreeMap<String, String>;
+/// Every key with a digest of what it holds.
+pub type Content = BTreeMap<String, String>;
+
+/// How things stood after the last case, and what was wrong so far.
+pub struct Books {
+    connections: Connections,
+    content: Content,
+    pub wrong: Vec<String>,
+}
 
 impl Stage {
     pub async fn start() -> Self {
@@ -169,37 +174,43 @@ impl Stage {
         (status, headers, answer.text().await.expect("a body"))
     }
 
-    /// Judges one case by both ways; what is wrong is added to `wrong`.
-    pub async fn judge(&self, case: &Case, wrong: &mut Vec<String>) {
-        let mut complaints = Vec::new();
-        let start = self.net.connections().await;
-        let before = self.content(false).await;
-        self.judge_by_library(case, &mut complaints).await;
-        let after_library = self.net.connections().await;
-        self.judge_over_http(case, &mut complaints).await;
-        let after_http = self.net.connections().await;
-        let after = self.content(false).await;
+    /// How things stand before the first case.
+    pub async fn books(&self) -> Books {
+        Books { connections: self.net.connections().await, content: self.content(false).await, wrong: Vec::new() }
+    }
 
-        let fetched = [after_library.certificates - start.certificates, after_http.certificates - after_library.certificates];
+    /// Judges one case by both ways; what is wrong is added to the books.
+    pub async fn judge(&self, case: &Case, books: &mut Books) {
+        let mut complaints = Vec::new();
+        self.judge_by_library(case, &mut complaints).await;
+        let by_library = self.net.certificates.connections().await;
+        self.judge_over_http(case, &mut complaints).await;
+        let connections = self.net.connections().await;
+        let content = self.content(false).await;
+
+        let (start, before) = (books.connections, books.content.clone());
+        let fetched = [by_library - start.certificates, connections.certificates - by_library];
         if fetched != [case.fetches; 2] {
-            complaints.push(format!("certificates were asked for {fetched:?} times (library, service), not {}", case.fetches));
+            let expected = case.fetches;
+            complaints
+                .push(format!("certificates were asked for {fetched:?} times (library, service), not {expected}"));
         }
-        let confirmed = after_http.api - start.api;
+        let confirmed = connections.api - start.api;
         if confirmed != usize::from(case.expected == Expected::Genuine(Kept::Confirmed)) {
             complaints.push(format!("SNS was asked {confirmed} times to confirm a subscription"));
         }
-        if after_http.forbidden != [0; 3] {
-            complaints.push(format!("the attacker, the links or Amazon Pay were called: {:?}", after_http.forbidden));
+        if connections.forbidden != [0; 3] {
+            complaints.push(format!("the attacker, the links or Amazon Pay were called: {:?}", connections.forbidden));
         }
-        match case.expected {
-            Expected::Genuine(kept) => {
-                self.kept(case, kept, &before, &after, &mut complaints);
-                self.again(case, &after, &mut complaints).await;
-            }
-            _ if before != after => complaints.push(format!("Redis changed: {:?}", changed(&before, &after))),
-            _ => {}
+        books.content = content;
+        books.connections = connections;
+        if let Expected::Genuine(kept) = case.expected {
+            self.kept(case, kept, &before, &books.content, &mut complaints);
+            self.again(case, books, &mut complaints).await;
+        } else if before != books.content {
+            complaints.push(format!("Redis changed: {:?}", changed(&before, &books.content)));
         }
-        wrong.extend(complaints.into_iter().map(|complaint| format!("{}: {complaint}", case.name)));
+        books.wrong.extend(complaints.into_iter().map(|complaint| format!("{}: {complaint}", case.name)));
     }
 
     /// Verdict and check of the library; its explanation must agree.
@@ -211,9 +222,9 @@ impl Stage {
             return;
         }
         let explanation = verifier.explain(&headers, &case.body).await;
-        let verified = verifier.verify(&headers, &case.body).await;
-        if explanation.refused.as_ref() != verified.as_ref().err() {
-            complaints.push(format!("explained as {:?}, judged {:?}", explanation.refused, verified.as_ref().err()));
+        let verdict = verifier.verify(&headers, &case.body).await;
+        if explanation.refused.as_ref() != verdict.as_ref().err() {
+            complaints.push(format!("explained as {:?}, judged {:?}", explanation.refused, verdict.as_ref().err()));
         }
         if !explanation.steps.iter().map(|step| step.check).eq(Check::ALL) {
             complaints.push("the explanation does not list every check in order".to_owned());
@@ -227,7 +238,7 @@ impl Stage {
         if found != expected {
             complaints.push(format!("the library says {found:?}, not {expected:?}"));
         }
-        if let (Ok(envelope), Some(told)) = (verified, &case.told) {
+        if let (Ok(envelope), Some(told)) = (verdict, &case.told) {
             let said = [&envelope.message_id, &envelope.topic_arn, &envelope.message];
             if said != told.each_ref() {
                 complaints.push(format!("the library hands on {said:?}, not {told:?}"));
@@ -264,10 +275,8 @@ impl Stage {
         let id = case.told.as_ref().map_or("", |[id, _, _]| id);
         let permission = crate::message::PERMISSION.parse().expect("an id");
         let (journal, seen) = (keys.journal(), keys.seen(id));
-        let (work, told) = (
-            [keys.schedule(), keys.permission(&permission), keys.hints(&permission)],
-            [keys.events(), keys.marker()],
-        );
+        let (work, told) =
+            ([keys.schedule(), keys.permission(&permission), keys.hints(&permission)], [keys.events(), keys.marker()]);
         let changed = changed(before, after);
         let must: Vec<&String> = match kept {
             Kept::Duplicate => Vec::new(),
@@ -276,32 +285,42 @@ impl Stage {
             Kept::Quarantine | Kept::Confirmed | Kept::Ended => vec![&journal, &seen, &told[0], &told[1]],
         };
         let quarantine = keys.quarantine();
-        let must: Vec<&String> =
-            must.into_iter().chain((kept == Kept::Quarantine).then_some(&quarantine)).collect();
+        let must: Vec<&String> = must.into_iter().chain((kept == Kept::Quarantine).then_some(&quarantine)).collect();
         let may = |key: &String| must.contains(&key) || kept == Kept::Work && work.contains(key);
         if !must.iter().all(|key| changed.contains(key)) || !changed.iter().all(may) {
             complaints.push(format!("Redis changed in {changed:?}, not in {must:?}"));
         }
     }
 
-    /// SNS delivers it again: acknowledged, and nothing is kept twice.
-    async fn again(&self, case: &Case, before: &Content, complaints: &mut Vec<String>) {
+    /// SNS delivers it again: acknowledged, nothing is kept twice, and no certificate is asked for.
+    async fn again(&self, case: &Case, books: &mut Books, complaints: &mut Vec<String>) {
         let (status, _, _) = self.post(self.service(case.form), &header_map(case), case.body.clone()).await;
         let after = self.content(false).await;
-        if status != 200 || *before != after {
-            complaints.push(format!("delivered again it gets {status} and changes {:?}", changed(before, &after)));
+        if status != 200 || books.content != after {
+            complaints
+                .push(format!("delivered again it gets {status} and changes {:?}", changed(&books.content, &after)));
         }
+        let connections = self.net.connections().await;
+        let Connections { certificates, forbidden, .. } = connections;
+        if (certificates, forbidden) != (books.connections.certificates, [0; 3]) {
+            complaints.push(format!("delivered again it causes {connections:?}, after {:?}", books.connections));
+        }
+        books.connections = connections;
     }
 
-    /// The journal's entries of a message.
-    pub async fn journalled(&self, id: &str) -> Vec<Vec<u8>> {
+    /// The bodies in the journal, by the id of their message.
+    pub async fn journal(&self) -> BTreeMap<String, Vec<Vec<u8>>> {
         type Entries = Vec<(String, BTreeMap<String, Vec<u8>>)>;
         let mut connection = self.connection.clone();
         let mut command = redis::cmd("XRANGE");
         command.arg(self.store.keys().journal()).arg("-").arg("+");
         let entries: Entries = command.query_async(&mut connection).await.expect("the journal");
-        let of_it = entries.into_iter().map(|(_, fields)| fields).filter(|fields| fields["message_id"] == id.as_bytes());
-        of_it.map(|mut fields| fields.remove("body").unwrap_or_default()).collect()
+        let mut bodies: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+        for (_, mut fields) in entries {
+            let id = String::from_utf8(fields.remove("message_id").expect("an id")).expect("UTF-8");
+            bodies.entry(id).or_default().extend(fields.remove("body"));
+        }
+        bodies
     }
 }
 

@@ -23,7 +23,17 @@ fn twice(corpus: &mut Corpus<'_>) {
     let kinds: [(&str, &[&str]); 2] = [
         (
             NOTIFICATION,
-            &["Type", "MessageId", "TopicArn", "Subject", "Message", "Timestamp", "SignatureVersion", "Signature", "SigningCertURL"],
+            &[
+                "Type",
+                "MessageId",
+                "TopicArn",
+                "Subject",
+                "Message",
+                "Timestamp",
+                "SignatureVersion",
+                "Signature",
+                "SigningCertURL",
+            ],
         ),
         (SUBSCRIPTION, &["Token", "SubscribeURL"]),
     ];
@@ -92,7 +102,7 @@ fn forms(corpus: &mut Corpus<'_>) {
     let compact = good(corpus).text(Layout::Compact, Spelling::Plain);
     let inner = compact.trim_matches(['{', '}']).to_owned();
     let values: Vec<String> = good(corpus).0.iter().map(|(_, value)| value.to_string()).collect();
-    let deep = |open: &str, close: &str| [open.repeat(200_000), close.repeat(200_000)].concat();
+    let deep = |open: &str, close: &str| [open.repeat(80_000), close.repeat(80_000)].concat();
     let message_of = |value: &str| text.replacen("\"Message\" : \"", &format!("\"Message\" : {value}, \"x\" : \""), 1);
 
     for (variant, body) in [
@@ -177,8 +187,8 @@ fn truncated(corpus: &mut Corpus<'_>) {
 
 /// Texts that are no Unicode, or not written as JSON writes it.
 fn texts(corpus: &mut Corpus<'_>) {
-    corpus.family("json_text");
     const MARK: &str = "MARK";
+    corpus.family("json_text");
     let marked = |corpus: &Corpus<'_>| -> Vec<u8> {
         let message = corpus.notification("text").with("Message", format!("{{\"a\":\"{MARK}\"}}")).signed();
         message.body()

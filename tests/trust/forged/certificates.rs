@@ -4,8 +4,8 @@ use amazon_pay_ipn::sns::Check;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyUsagePurpose, PublicKeyData, SigningKey, date_time_ymd};
 
 use crate::authority::{
-    Key, NAME, issued, issued_by_impostor, issued_der, issued_with_sha1, keys, labelled, named, other_kind,
-    params, pem, self_signed,
+    Key, NAME, issued, issued_by_impostor, issued_der, issued_with_sha1, keys, labelled, named, other_kind, params,
+    pem, self_signed,
 };
 use crate::case::{Case, Corpus, Form};
 use crate::net::Reply;
@@ -55,11 +55,9 @@ fn names(corpus: &mut Corpus<'_>) {
         let certificate = issued(&named(alternative, common), &keys().genuine);
         refused(corpus, variant, certificate, Check::CertificateName);
     }
-    let sandwich = [
-        issued(&named(&["evil.example"], "evil.example"), &keys().genuine),
-        issued(&params(), &keys().genuine),
-    ]
-    .concat();
+    let sandwich =
+        [issued(&named(&["evil.example"], "evil.example"), &keys().genuine), issued(&params(), &keys().genuine)]
+            .concat();
     refused(corpus, "wrong_one_before_the_right_one", sandwich, Check::CertificateName);
 }
 
@@ -139,7 +137,8 @@ fn kinds_of_keys(corpus: &mut Corpus<'_>) {
         let message = corpus.notification(&variant).with("SignatureVersion", version).signed_by(&keys().weak);
         corpus.malformed(&variant, message.body(), Check::SignatureEncoding);
     }
-    let signers: [(&str, &dyn SigningKey); 2] = [("elliptic_curve_signs", &elliptic), ("edwards_curve_signs", &edwards)];
+    let signers: [(&str, &dyn SigningKey); 2] =
+        [("elliptic_curve_signs", &elliptic), ("edwards_curve_signs", &edwards)];
     for (variant, key) in signers {
         let message = corpus.notification(variant).with("SignatureVersion", "2");
         let signature = key.sign(&text(&message)).expect("a signature");
@@ -234,7 +233,7 @@ fn not_a_certificate(corpus: &mut Corpus<'_>) {
         ("json", b"{\"certificate\":\"\"}".to_vec()),
         ("der_for_pem", der()),
         ("base64_without_armour", data_encoding::BASE64.encode(&der()).into_bytes()),
-        ("armour_without_end", good[..good.len() - 30].as_bytes().to_vec()),
+        ("armour_without_end", good.as_bytes()[..good.len() - 30].to_vec()),
         ("armour_around_nothing", labelled("CERTIFICATE", b"").into_bytes()),
         ("armour_around_text", labelled("CERTIFICATE", b"no DER").into_bytes()),
         ("private_key", labelled("PRIVATE KEY", &der()).into_bytes()),

@@ -135,11 +135,28 @@ fn subjects(corpus: &mut Corpus<'_>) {
 /// Values that are no texts, where a text belongs.
 fn not_texts(corpus: &mut Corpus<'_>) {
     corpus.family("not_a_text");
-    let values = [("number", json!(1)), ("truth", json!(true)), ("null", Value::Null), ("list", json!(["x"])), ("object", json!({"x": "y"}))];
+    let values = [
+        ("number", json!(1)),
+        ("truth", json!(true)),
+        ("null", Value::Null),
+        ("list", json!(["x"])),
+        ("object", json!({"x": "y"})),
+    ];
     for (kind, fields) in [
         (
             NOTIFICATION,
-            &["Type", "MessageId", "TopicArn", "Message", "Timestamp", "Signature", "SigningCertURL", "Subject", "Token", "SubscribeURL"][..],
+            &[
+                "Type",
+                "MessageId",
+                "TopicArn",
+                "Message",
+                "Timestamp",
+                "Signature",
+                "SigningCertURL",
+                "Subject",
+                "Token",
+                "SubscribeURL",
+            ][..],
         ),
         (SUBSCRIPTION, &["Token", "SubscribeURL"]),
         (UNSUBSCRIPTION, &["Token", "SubscribeURL"]),

@@ -1,5 +1,5 @@
 //! The signed text has no lengths, so text can be shifted between fields without changing it: one signature of SNS serves for another
-//! message, with another MessageId, if a field takes line breaks.
+//! message, with another `MessageId`, if a field takes line breaks.
 //!
 //! SNS signed a message whose Message (which strangers may influence) holds names and values of the fields that follow. Shifted, those
 //! become the fields, and what really followed is swallowed by one of them.
@@ -7,7 +7,9 @@
 use amazon_pay_ipn::sns::Check;
 
 use crate::case::Corpus;
-use crate::message::{Message, NOTIFICATION, PUBLISHED, SUBSCRIPTION, TOPIC, UNSUBSCRIPTION, ipn, signed_fields, uuid_of};
+use crate::message::{
+    Message, NOTIFICATION, PUBLISHED, SUBSCRIPTION, TOPIC, UNSUBSCRIPTION, ipn, signed_fields, uuid_of,
+};
 
 pub(super) fn add(corpus: &mut Corpus<'_>) {
     corpus.family("newline_shift");
@@ -53,22 +55,24 @@ fn shift(corpus: &mut Corpus<'_>, kind: &str, fields: &[&str], swallower: &str, 
         other => panic!("{other} is not signed"),
     };
     let lines = |fields: Vec<(&str, String)>| -> String {
-        fields.into_iter().map(|(field, value)| format!("\n{field}\n{value}")).collect()
+        let lines: Vec<String> = fields.into_iter().map(|(field, value)| format!("\n{field}\n{value}")).collect();
+        lines.concat()
     };
     let before: Vec<&str> = fields[..=place].iter().copied().filter(|field| there(field, subject.1)).collect();
     let injected = lines(before.iter().map(|field| (*field, attackers(field))).collect());
     let genuine = genuine.with("Message", format!("{wanted}{injected}")).signed();
 
     let real: Vec<&str> = fields[..=place].iter().copied().filter(|field| there(field, subject.0)).collect();
-    let swallowed = lines(real.iter().map(|field| (*field, genuine.get(field).to_owned())).collect());
+    let gone = lines(real.iter().map(|field| (*field, genuine.get(field).to_owned())).collect());
     let mut shifted = genuine.clone().with("Message", wanted);
     if place >= 1 && !subject.1 {
         shifted = shifted.without("Subject");
     }
     for field in &before {
         let value = attackers(field);
-        let value = if *field == swallower { format!("{value}{swallowed}") } else { value };
-        shifted = if *field == "Subject" { shifted.without("Subject").subject(value) } else { shifted.with(field, value) };
+        let value = if *field == swallower { format!("{value}{gone}") } else { value };
+        shifted =
+            if *field == "Subject" { shifted.without("Subject").subject(value) } else { shifted.with(field, value) };
     }
     check_that_one_signature_serves_for_both(&genuine, &shifted, kind, &variant);
     match swallower {

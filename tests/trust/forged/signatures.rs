@@ -89,7 +89,7 @@ fn versions(corpus: &mut Corpus<'_>) {
 fn encodings(corpus: &mut Corpus<'_>) {
     corpus.family("signature_encoding");
     // Both characters that differ between the alphabets occur in nearly every signature; a nonce makes sure of it.
-    let message = (0..)
+    let message = (0..100)
         .map(|nonce| corpus.notification(&format!("nonce {nonce}")).signed())
         .find(|message| message.get("Signature").contains('+') && message.get("Signature").contains('/'))
         .expect("a signature with both");
@@ -121,8 +121,8 @@ fn encodings(corpus: &mut Corpus<'_>) {
         ("percent_encoded", text.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D")),
         ("nul_after", format!("{text}\0")),
         ("bits_that_do_not_count", format!("{head}{next}==")),
-        ("truncated_by_a_byte", changed(&|bytes| drop(bytes.pop()))),
-        ("truncated_at_the_front", changed(&|bytes| drop(bytes.remove(0)))),
+        ("truncated_by_a_byte", changed(&|bytes| bytes.truncate(255))),
+        ("truncated_at_the_front", changed(&|bytes| *bytes = bytes[1..].to_vec())),
         ("truncated_to_half", changed(&|bytes| bytes.truncate(128))),
         ("one_byte", BASE64.encode(&[0])),
         ("longer_than_any_key", changed(&|bytes| bytes.resize(1025, 0))),
@@ -218,8 +218,7 @@ fn of_something_else(corpus: &mut Corpus<'_>) {
     let body = signed(message, text);
     corpus.forbidden("list_of_another_type", body, Check::Signature);
     let message = corpus.notification("signable_fields_that_are_there").and("Token", "ab").and("SubscribeURL", "x");
-    let text =
-        message.text_of(&["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"]);
+    let text = message.text_of(&["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"]);
     let body = signed(message, text);
     corpus.forbidden("signable_fields_that_are_there", body, Check::Signature);
     let message = corpus.notification("null_subject_signed_as_empty").subject(Value::Null);

@@ -42,7 +42,8 @@ pub(super) fn add(corpus: &mut Corpus<'_>) {
         let message = corpus.confirmation(kind, kind).with("TopicArn", TOPIC.replace("291180941288", "123456789012"));
         corpus.forbidden(kind, message.signed().body(), Check::Topic);
     }
-    let bucket = "https://sns.s3-us-west-2.amazonaws.com/SimpleNotificationService-7506a1e35b36ef5a444dd1a8e7cc3ed8.pem";
+    let bucket =
+        "https://sns.s3-us-west-2.amazonaws.com/SimpleNotificationService-7506a1e35b36ef5a444dd1a8e7cc3ed8.pem";
     let message = corpus.notification("of_a_bucket").with("TopicArn", TOPIC.replace("us-east-1", "s3-us-west-2"));
     let message = message.with("SigningCertURL", bucket).signed();
     corpus.forbidden("of_a_bucket", message.body(), Check::Topic).form(Form::Live);
