@@ -174,12 +174,14 @@ pub struct Net {
     amazon: Host,
     /// Where SNS's own certificate is.
     pub genuine: String,
+    genuine_pem: String,
 }
 
 impl Net {
     pub async fn start() -> Self {
         let certificates = Host::start("127.0.0.1", Reply::status("404 Not Found", "")).await;
-        let genuine = certificates.serve("genuine", Reply::pem(issued(&params(), &keys().genuine)));
+        let genuine_pem = issued(&params(), &keys().genuine);
+        let genuine = certificates.serve("genuine", Reply::pem(genuine_pem.clone()));
         Self {
             certificates,
             evil: Host::start("127.0.0.2", Reply::pem(self_signed(&params(), &keys().attacker))).await,
@@ -187,7 +189,13 @@ impl Net {
             links: Host::start("127.0.0.1", Reply::Body(CONFIRMED.into())).await,
             amazon: Host::start("127.0.0.1", Reply::status("404 Not Found", "")).await,
             genuine,
+            genuine_pem,
         }
+    }
+
+    /// SNS's own certificate at an address of its own, as long as that of [`Self::genuine`].
+    pub fn genuine_at(&self, name: &str) -> String {
+        self.certificates.serve(&format!("genuine, for {name}"), Reply::pem(self.genuine_pem.clone()))
     }
 
     pub fn api_base(&self) -> String {
