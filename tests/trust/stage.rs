@@ -70,12 +70,28 @@ pub fn sns_settings(form: Form, certificates: &str, api: &str) -> SnsSettings {
     }
 }
 
-/// The headers as the service reads them: the one place that does.
-pub fn sns_headers(headers: &HeaderMap) -> Headers<'_> {
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    Headers {
-        message_type: text("x-amz-sns-message-type"),
-        raw_delivery: text("x-amz-sns-rawdelivery").is_some_and(|value| value.eq_ignore_ascii_case("true")),
+/// The headers for the verifier, as the service should read them: the one place that does. Several of one name are one list
+/// (RFC 9110 section 5.3); what is no text is empty, and agrees with nothing.
+struct Given {
+    message_type: Option<String>,
+    raw_delivery: bool,
+}
+
+impl Given {
+    fn of(headers: &HeaderMap) -> Self {
+        let text = |name: &str| {
+            let values: Vec<&str> =
+                headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default()).collect();
+            (!values.is_empty()).then(|| values.join(", "))
+        };
+        Self {
+            message_type: text("x-amz-sns-message-type"),
+            raw_delivery: text("x-amz-sns-rawdelivery").is_some_and(|value| value.eq_ignore_ascii_case("true")),
+        }
+    }
+
+    fn headers(&self) -> Headers<'_> {
+        Headers { message_type: self.message_type.as_deref(), raw_delivery: self.raw_delivery }
     }
 }
 
@@ -199,7 +215,7 @@ impl Stage {
         if confirmed != usize::from(case.expected == Expected::Genuine(Kept::Confirmed)) {
             complaints.push(format!("SNS was asked {confirmed} times to confirm a subscription"));
         }
-        if connections.forbidden != [0; 3] {
+        if connections.forbidden != start.forbidden {
             complaints.push(format!("the attacker, the links or Amazon Pay were called: {:?}", connections.forbidden));
         }
         books.content = content;
@@ -215,8 +231,8 @@ impl Stage {
 
     /// Verdict and check of the library; its explanation must agree.
     pub async fn judge_by_library(&self, case: &Case, complaints: &mut Vec<String>) {
-        let headers = header_map(case);
-        let headers = sns_headers(&headers);
+        let given = Given::of(&header_map(case));
+        let headers = given.headers();
         let verifier = &self.service(case.form).verifier;
         if case.expected == Expected::TooLarge {
             return;
@@ -302,7 +318,7 @@ impl Stage {
         }
         let connections = self.net.connections().await;
         let Connections { certificates, forbidden, .. } = connections;
-        if (certificates, forbidden) != (books.connections.certificates, [0; 3]) {
+        if (certificates, forbidden) != (books.connections.certificates, books.connections.forbidden) {
             complaints.push(format!("delivered again it causes {connections:?}, after {:?}", books.connections));
         }
         books.connections = connections;

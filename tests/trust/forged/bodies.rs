@@ -75,6 +75,27 @@ fn twice(corpus: &mut Corpus<'_>) {
     }
 }
 
+/// Fields that nobody reads are JSON all the same: UTF-8, and each given once. Issue 3, item 1: duplicate keys refused.
+pub(super) fn unread(corpus: &mut Corpus<'_>) {
+    corpus.family("unread_field");
+    for (variant, name) in
+        [("unsubscribe_link", "UnsubscribeURL"), ("attributes", "MessageAttributes"), ("unknown", "X")]
+    {
+        let variant = format!("{variant}_given_twice");
+        let message = corpus.notification(&variant).signed().with(name, "x").and(name, "y");
+        corpus.malformed(&variant, message.body(), Check::Envelope);
+    }
+    for (variant, field) in [
+        ("byte_ff_in_a_value", &b"\"X\":\"\xff\","[..]),
+        ("latin_1_in_a_value", b"\"X\":\"caf\xe9\","),
+        ("surrogate_in_a_value", b"\"X\":\"\xed\xa0\x80\","),
+        ("byte_ff_in_a_name", b"\"\xff\":1,"),
+    ] {
+        let body = corpus.notification(variant).signed().body();
+        corpus.malformed(variant, [b"{", field, &body[1..]].concat(), Check::Envelope);
+    }
+}
+
 /// Names in another case are other names.
 fn other_case(corpus: &mut Corpus<'_>) {
     corpus.family("name_in_another_case");

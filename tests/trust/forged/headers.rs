@@ -47,6 +47,20 @@ pub(super) fn add(corpus: &mut Corpus<'_>) {
     }
 }
 
+/// The type given twice: one of the two does not agree with the body.
+pub(super) fn two_types(corpus: &mut Corpus<'_>) {
+    corpus.family("header_given_twice");
+    for (variant, first, second) in
+        [("right_one_first", NOTIFICATION, SUBSCRIPTION), ("right_one_last", SUBSCRIPTION, NOTIFICATION)]
+    {
+        let body = corpus.notification(variant).signed().body();
+        corpus
+            .malformed(variant, body, HEADER_CHECK)
+            .header("x-amz-sns-message-type", first)
+            .header("x-amz-sns-message-type", second);
+    }
+}
+
 /// `x-amz-sns-message-id` and `x-amz-sns-topic-arn` must agree with the body where they are given: issue 3, item 1.
 pub fn agreement(corpus: &mut Corpus<'_>) {
     corpus.family("header_agreement");

@@ -16,6 +16,12 @@ pub use headers::agreement;
 
 use crate::case::Corpus;
 
+/// Bodies and headers that say two things, or are no text, where nobody reads.
+pub fn ambiguous(corpus: &mut Corpus<'_>) {
+    bodies::unread(corpus);
+    headers::two_types(corpus);
+}
+
 /// Every family that is judged one case after the other.
 pub fn add(corpus: &mut Corpus<'_>) {
     addresses::add(corpus);
