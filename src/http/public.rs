@@ -209,9 +209,14 @@ async fn read(inner: &Inner, body: Body) -> Result<Whole<'_>, Received> {
 }
 
 pub(super) fn headers(headers: &HeaderMap) -> Headers<'_> {
-    let raw = headers.get("x-amz-sns-rawdelivery").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
-    // A header that is no text cannot agree with anything.
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or(""));
+    let raw =
+        headers.get_all("x-amz-sns-rawdelivery").iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    // A header that is no text, or says two things, cannot agree with anything.
+    let text = |name| {
+        let mut values = headers.get_all(name).iter();
+        let first = values.next()?;
+        Some(if values.next().is_none() { first.to_str().unwrap_or("") } else { "" })
+    };
     Headers {
         message_type: text("x-amz-sns-message-type"),
         message_id: text("x-amz-sns-message-id"),

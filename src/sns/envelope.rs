@@ -3,11 +3,16 @@
 //! Source: <https://docs.aws.amazon.com/sns/latest/dg/http-notification-json.html>. Only what is signed is offered to
 //! consumers; `UnsubscribeURL` and `MessageAttributes` are not signed and therefore not even kept.
 
+use std::fmt;
+
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// Longest token accepted; genuine ones have 288 hex digits.
 const MAX_TOKEN_LENGTH: usize = 1024;
+/// Genuine messages have at most 11; each name is compared with those before it.
+const MAX_FIELDS: usize = 64;
 
 /// An SNS message of well-formed shape. Whether it is genuine is what [`super::Verified`] says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,14 +91,13 @@ impl Envelope {
     /// [`EnvelopeError`] says what is wrong: no JSON object, a field given twice, missing, not a string, or out of its grammar.
     /// Unknown fields are tolerated and never used.
     pub fn parse(body: &[u8]) -> Result<Self, EnvelopeError> {
-        // A derived struct would also accept a JSON array of its fields in order, which no SNS sends.
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             return Err(EnvelopeError::NotAnObject);
         }
         // As a whole: serde looks only at the fields that it keeps, and the journal keeps the body.
         let body = std::str::from_utf8(body).map_err(|_| EnvelopeError::NotUtf8)?;
         let wire: Wire = serde_json::from_str(body).map_err(EnvelopeError::Json)?;
-        let content = match wire.kind.as_str() {
+        let content = match required("Type", wire.kind)?.as_str() {
             "Notification" => Content::Notification { subject: line("Subject", wire.subject)? },
             "SubscriptionConfirmation" => {
                 Content::SubscriptionConfirmation(Confirmation::parse(wire.token, wire.subscribe_url)?)
@@ -103,21 +107,23 @@ impl Envelope {
             }
             _ => return Err(EnvelopeError::UnknownType),
         };
-        if wire.message_id.len() != 36 || uuid::Uuid::try_parse(&wire.message_id).is_err() {
+        let message_id = required("MessageId", wire.message_id)?;
+        if message_id.len() != 36 || uuid::Uuid::try_parse(&message_id).is_err() {
             return Err(EnvelopeError::Field { name: "MessageId", expected: "a UUID with hyphens" });
         }
-        let timestamp = parse_timestamp(&wire.timestamp)
+        let timestamp_text = required("Timestamp", wire.timestamp)?;
+        let timestamp = parse_timestamp(&timestamp_text)
             .ok_or(EnvelopeError::Field { name: "Timestamp", expected: "YYYY-MM-DDTHH:MM:SS.mmmZ" })?;
         Ok(Self {
-            message_id: wire.message_id,
-            topic_arn: wire.topic_arn,
-            message: wire.message,
+            message_id,
+            topic_arn: required("TopicArn", wire.topic_arn)?,
+            message: required("Message", wire.message)?,
             timestamp,
             content,
-            timestamp_text: wire.timestamp,
-            signature_version: wire.signature_version,
-            signature: wire.signature,
-            signing_cert_url: wire.signing_cert_url,
+            timestamp_text,
+            signature_version: required("SignatureVersion", wire.signature_version)?,
+            signature: required("Signature", wire.signature)?,
+            signing_cert_url: required("SigningCertURL", wire.signing_cert_url)?,
         })
     }
 
@@ -144,24 +150,80 @@ impl Confirmation {
     }
 }
 
-/// The fields as they come. Serde refuses a field that is given twice, and anything but a string.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
+/// The fields as they come.
+#[derive(Default)]
 struct Wire {
-    #[serde(rename = "Type")]
-    kind: String,
-    message_id: String,
-    topic_arn: String,
-    message: String,
-    timestamp: String,
-    signature_version: String,
-    signature: String,
-    #[serde(rename = "SigningCertURL")]
-    signing_cert_url: String,
+    kind: Option<String>,
+    message_id: Option<String>,
+    topic_arn: Option<String>,
+    message: Option<String>,
+    timestamp: Option<String>,
+    signature_version: Option<String>,
+    signature: Option<String>,
+    signing_cert_url: Option<String>,
     subject: Option<String>,
     token: Option<String>,
-    #[serde(rename = "SubscribeURL")]
     subscribe_url: Option<String>,
+}
+
+impl Wire {
+    fn field(&mut self, name: &str) -> Option<&mut Option<String>> {
+        Some(match name {
+            "Type" => &mut self.kind,
+            "MessageId" => &mut self.message_id,
+            "TopicArn" => &mut self.topic_arn,
+            "Message" => &mut self.message,
+            "Timestamp" => &mut self.timestamp,
+            "SignatureVersion" => &mut self.signature_version,
+            "Signature" => &mut self.signature,
+            "SigningCertURL" => &mut self.signing_cert_url,
+            "Subject" => &mut self.subject,
+            "Token" => &mut self.token,
+            "SubscribeURL" => &mut self.subscribe_url,
+            _ => return None,
+        })
+    }
+}
+
+/// Written out because a derived one accepts any field twice that it does not know. A text that says two things about anything is not
+/// what SNS sends.
+impl<'de> Deserialize<'de> for Wire {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(WireVisitor)
+    }
+}
+
+struct WireVisitor;
+
+impl<'de> Visitor<'de> for WireVisitor {
+    type Value = Wire;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Wire, A::Error> {
+        let mut wire = Wire::default();
+        let mut names: Vec<String> = Vec::with_capacity(12);
+        while let Some(name) = map.next_key::<String>()? {
+            if names.contains(&name) {
+                return Err(A::Error::custom("a field that is given twice"));
+            }
+            if names.len() == MAX_FIELDS {
+                return Err(A::Error::custom("too many fields"));
+            }
+            match wire.field(&name) {
+                Some(field) => *field = map.next_value()?,
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+            names.push(name);
+        }
+        Ok(wire)
+    }
+}
+
+fn required(name: &'static str, value: Option<String>) -> Result<String, EnvelopeError> {
+    value.ok_or(EnvelopeError::Field { name, expected: "a text" })
 }
 
 /// Refuses control characters. A line break would let the text of one signed field pass for another field: the signed string
@@ -193,13 +255,13 @@ pub enum EnvelopeError {
     /// Bytes that are no text.
     #[error("a body that is not UTF-8")]
     NotUtf8,
-    /// Not JSON; or a field is given twice, missing, or not a string.
+    /// Not JSON; or a field is given twice or is not a string; or there are too many.
     #[error("{0}")]
     Json(#[source] serde_json::Error),
     /// `Type` is none of the three known.
     #[error("an unknown Type")]
     UnknownType,
-    /// A field does not have its form.
+    /// A field is missing or does not have its form.
     #[error("{name} that is not {expected}")]
     Field {
         /// The field.
@@ -286,7 +348,15 @@ mod tests {
 
     #[test]
     fn a_field_given_twice_is_refused_however_it_is_spelt() {
-        for twin in [r#""MessageId""#, r#""Message\u0049d""#, r#""Message""#, r#""Subject""#, r#""Type""#] {
+        for twin in [
+            r#""MessageId""#,
+            r#""Message\u0049d""#,
+            r#""Message""#,
+            r#""Subject""#,
+            r#""Type""#,
+            r#""UnsubscribeURL""#,
+            r#""MessageAttr\u0069butes""#,
+        ] {
             let mut body = notification();
             body["Subject"] = json!("s");
             let body = body.to_string();

@@ -27,7 +27,7 @@ use stage::Stage;
 /// What issue 3 asks for at least.
 const MIN_FORGED: usize = 200;
 const MIN_GENUINE: usize = 50;
-/// The clock stands still, so that the service's budget (120 certificates a minute) must do for all cases of one form.
+/// The clock stands still, so that the service's budget (120 certificates at once) must do for all cases of one form.
 const MAX_FETCHED: usize = 118;
 
 fn cases(net: &Net, add: impl Fn(&mut Corpus<'_>)) -> Vec<Case> {

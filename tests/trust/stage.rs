@@ -14,7 +14,7 @@ use amazon_pay_ipn::recovery::policy::Policy;
 use amazon_pay_ipn::sandbox::redis_server::RedisServer;
 use amazon_pay_ipn::sns::{Check, Headers, Outcome, RefusedClass, SnsSettings, Verifier};
 use amazon_pay_ipn::store::account::{Init, Initialised};
-use amazon_pay_ipn::store::{Bounds, Store, StoreSettings};
+use amazon_pay_ipn::store::{Bounds, Store, StoreSettings, TlsSettings};
 use amazon_pay_ipn::telemetry;
 use metrics_exporter_prometheus::PrometheusHandle;
 use redis::aio::MultiplexedConnection;
@@ -61,12 +61,10 @@ return found";
 pub fn sns_settings(form: Form, certificates: &str, api: &str) -> SnsSettings {
     let live = form == Form::Live;
     SnsSettings {
-        topics: [TOPIC, OTHER_TOPIC].map(|topic| topic.parse().expect("a topic")).into(),
-        max_message_age: 15 * DAY,
         certificate_base_url: (!live).then(|| certificates.to_owned()),
-        certificate_name: None,
         trust_anchors_pem: (form == Form::Anchored).then(|| root_pem().into_bytes()),
         api_base_url: Some(api.to_owned()),
+        ..SnsSettings::for_topics([TOPIC, OTHER_TOPIC].map(|topic| topic.parse().expect("a topic")).into())
     }
 }
 
@@ -74,6 +72,8 @@ pub fn sns_settings(form: Form, certificates: &str, api: &str) -> SnsSettings {
 /// (RFC 9110 section 5.3); what is no text is empty, and agrees with nothing.
 struct Given {
     message_type: Option<String>,
+    message_id: Option<String>,
+    topic_arn: Option<String>,
     raw_delivery: bool,
 }
 
@@ -86,12 +86,19 @@ impl Given {
         };
         Self {
             message_type: text("x-amz-sns-message-type"),
+            message_id: text("x-amz-sns-message-id"),
+            topic_arn: text("x-amz-sns-topic-arn"),
             raw_delivery: text("x-amz-sns-rawdelivery").is_some_and(|value| value.eq_ignore_ascii_case("true")),
         }
     }
 
     fn headers(&self) -> Headers<'_> {
-        Headers { message_type: self.message_type.as_deref(), raw_delivery: self.raw_delivery }
+        Headers {
+            message_type: self.message_type.as_deref(),
+            message_id: self.message_id.as_deref(),
+            topic_arn: self.topic_arn.as_deref(),
+            raw_delivery: self.raw_delivery,
+        }
     }
 }
 
@@ -377,6 +384,7 @@ fn settings(form: Form, net: &Net, redis: &RedisServer) -> Settings {
         internal_listen_addr: loopback,
         internal_api_token: "a-token-for-tests-only".to_owned().into(),
         store: StoreSettings {
+            tls: TlsSettings::default(),
             url: redis.url().into(),
             key_prefix: "trust".to_owned(),
             dedupe_ttl: 16 * DAY,

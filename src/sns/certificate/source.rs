@@ -29,7 +29,7 @@ const FAILURE_LIFE: Duration = Duration::from_secs(10);
 /// Refilled evenly, so that a genuine new address always has a chance against a flood.
 const BUDGET_INTERVAL_MS: i64 = 100;
 /// What may be fetched at once after a quiet time.
-const BUDGET_BURST: i64 = 100;
+const BUDGET_BURST: i64 = 120;
 /// Addresses that are exempt from the budget: those of the last notifications in the journal.
 const MAX_EXPECTED: usize = 8;
 

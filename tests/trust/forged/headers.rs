@@ -6,7 +6,7 @@ use crate::case::Corpus;
 use crate::message::{NOTIFICATION, SUBSCRIPTION, TOPIC, UNSUBSCRIPTION, ipn, uuid_of};
 
 /// The check of what the headers say.
-const HEADER_CHECK: Check = Check::MessageType;
+const HEADER_CHECK: Check = Check::Headers;
 
 pub(super) fn add(corpus: &mut Corpus<'_>) {
     corpus.family("raw_delivery");
