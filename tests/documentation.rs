@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use amazon_pay_ipn::config;
 use amazon_pay_ipn::model::event::EventType;
 use amazon_pay_ipn::model::verdict::{Decline, Refusal};
+use amazon_pay_ipn::sns::Check;
 use amazon_pay_ipn::telemetry::metric;
 
 type Names = BTreeSet<String>;
@@ -146,6 +147,32 @@ fn every_test_that_the_readme_names_exists() {
         assert!(!tests.is_empty(), "no test guards: {row}");
         for test in tests.iter().filter(|test| test.len() > 20) {
             assert!(code.contains(&format!("fn {test}()")), "README.md names the test {test}, which does not exist");
+        }
+    }
+}
+
+#[test]
+fn the_security_model_lists_the_checks_in_order_and_names_tests_that_exist() {
+    let model = without_comments(&read("docs/SECURITY-MODEL.md"));
+    let rows = |heading: &str| {
+        let part = model.split(&format!("## {heading}\n")).nth(1).and_then(|rest| rest.split("\n## ").next());
+        let rows = part.unwrap_or_default().lines().filter(|line| line.starts_with("| ")).skip(1);
+        rows.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = |row: &String| code_spans(row.split('|').nth(1).unwrap_or_default()).into_iter().next();
+    let checks: Vec<String> = rows("The checks, in order").iter().filter_map(first).collect();
+    assert!(checks.iter().map(String::as_str).eq(Check::ALL.iter().map(|check| check.as_str())), "{checks:?}");
+
+    let code: String = files("src", ".rs").into_iter().chain(files("tests", ".rs")).map(|(_, text)| text).collect();
+    let corpus: String = files("tests/trust", ".rs").into_iter().map(|(_, text)| text).collect();
+    let attacks = rows("Attacks");
+    assert!(attacks.len() >= 20, "the attacks were not found");
+    for row in attacks {
+        let tests = code_spans(row.rsplit('|').nth(1).unwrap_or_default());
+        assert!(!tests.is_empty(), "no test covers: {row}");
+        for test in tests {
+            let exists = code.contains(&format!("fn {test}(")) || corpus.contains(&format!("\"{test}\""));
+            assert!(exists, "docs/SECURITY-MODEL.md names {test}, which is neither a test nor a family of tests/trust");
         }
     }
 }
@@ -370,7 +397,7 @@ fn slug(heading: &str) -> String {
 
 /// The documents by path, comments left out.
 fn documents() -> Vec<(String, String)> {
-    let mut documents = vec![("README.md".to_owned(), read("README.md"))];
+    let mut documents = ["README.md", "SECURITY.md"].map(|file| (file.to_owned(), read(file))).to_vec();
     documents.extend(files("docs", ".md"));
     documents.into_iter().map(|(file, text)| (file, without_comments(&text))).collect()
 }
