@@ -19,6 +19,34 @@ const MAX_CERTIFICATE_BYTES: u64 = 64 * 1024;
 const EXIT_REFUSED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
+/// What had to be assumed because the command line did not settle it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Assumed {
+    /// That the topic which the message names is the right one.
+    Topic,
+    /// That the certificate which was given is Amazon's.
+    Certificate,
+}
+
+impl Assumed {
+    fn warning(self) -> &'static str {
+        match self {
+            Self::Topic => TOPIC_ASSUMED,
+            Self::Certificate => CERTIFICATE_ASSUMED,
+        }
+    }
+
+    fn condition(self) -> &'static str {
+        match self {
+            Self::Topic => "the topic is one that you trust",
+            Self::Certificate => "the certificate is Amazon's",
+        }
+    }
+}
+
+const CERTIFICATE_ASSUMED: &str = "WARNING: the issuer of the given certificate is not known here, so nothing shows that it is \
+    Amazon's. The service itself takes certificates only from the host of SNS.";
+
 const TOPIC_ASSUMED: &str = "WARNING: no --topic was given, so the topic that the message itself names is assumed. \
     Anyone with an AWS account can publish signed messages to a topic of their own: without --topic, \"genuine\" says \
     nothing about who sent it.";
@@ -48,7 +76,7 @@ pub struct VerifyArgs {
 pub async fn run(args: VerifyArgs) -> ExitCode {
     let printed = match explain(&args).await {
         Ok((explanation, assumed)) => {
-            let text = if args.json { as_json(&explanation, assumed) } else { as_text(&explanation, assumed) };
+            let text = if args.json { as_json(&explanation, &assumed) } else { as_text(&explanation, &assumed) };
             let code = if explanation.refused.is_none() { ExitCode::SUCCESS } else { EXIT_REFUSED.into() };
             std::io::stdout().lock().write_all(text.as_bytes()).map(|()| code)
         }
@@ -57,16 +85,15 @@ pub async fn run(args: VerifyArgs) -> ExitCode {
     printed.unwrap_or_else(|_| EXIT_USAGE.into())
 }
 
-/// The explanation, and whether the topic was taken from the message.
-async fn explain(args: &VerifyArgs) -> anyhow::Result<(Explanation, bool)> {
+/// The explanation, and what it rests on that was not shown.
+async fn explain(args: &VerifyArgs) -> anyhow::Result<(Explanation, Vec<Assumed>)> {
     let body = if args.file.as_os_str() == "-" {
         bounded(std::io::stdin().lock(), MAX_MESSAGE_BYTES).context("cannot read standard input")?
     } else {
         read_file(&args.file, MAX_MESSAGE_BYTES)?
     };
     let certificate = args.certificate.as_ref().map(|path| read_file(path, MAX_CERTIFICATE_BYTES)).transpose()?;
-    let assumed = args.topics.is_empty();
-    let topics = if assumed {
+    let topics = if args.topics.is_empty() {
         Envelope::parse(&body).ok().and_then(|envelope| envelope.topic_arn.parse().ok()).into_iter().collect()
     } else {
         args.topics.clone()
@@ -77,7 +104,15 @@ async fn explain(args: &VerifyArgs) -> anyhow::Result<(Explanation, bool)> {
         Some(pem) => Verifier::with_certificate(settings, clock, &pem)?,
         None => Verifier::new(settings, clock)?,
     };
-    Ok((verifier.explain(&Headers::default(), &body).await, assumed))
+    let explanation = verifier.explain(&Headers::default(), &body).await;
+    let mut assumed = Vec::new();
+    if args.topics.is_empty() {
+        assumed.push(Assumed::Topic);
+    }
+    if args.certificate.is_some() && explanation.refused.is_none() && !explanation.chain_proven {
+        assumed.push(Assumed::Certificate);
+    }
+    Ok((explanation, assumed))
 }
 
 fn read_file(path: &PathBuf, max_bytes: u64) -> anyhow::Result<Vec<u8>> {
@@ -92,7 +127,7 @@ fn bounded(source: impl Read, max_bytes: u64) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn as_text(explanation: &Explanation, topic_assumed: bool) -> String {
+fn as_text(explanation: &Explanation, assumed: &[Assumed]) -> String {
     let mut lines = Vec::new();
     for step in &explanation.steps {
         let name = step.check.as_str().replace('_', " ");
@@ -108,19 +143,21 @@ fn as_text(explanation: &Explanation, topic_assumed: bool) -> String {
         lines.push(format!("{mark:<7} {name:<21} {detail}"));
     }
     lines.push(String::new());
-    if topic_assumed {
-        lines.push(TOPIC_ASSUMED.to_owned());
+    for assumption in assumed {
+        lines.push(assumption.warning().to_owned());
         lines.push(String::new());
     }
-    lines.push(verdict(explanation, topic_assumed));
+    lines.push(verdict(explanation, assumed));
     lines.push(String::new());
     lines.join("\n")
 }
 
-fn verdict(explanation: &Explanation, topic_assumed: bool) -> String {
+fn verdict(explanation: &Explanation, assumed: &[Assumed]) -> String {
     let Some(refused) = &explanation.refused else {
-        let assumed = if topic_assumed { ", if the topic is one that you trust" } else { "" };
-        return format!("GENUINE: signed by Amazon SNS{assumed}.");
+        let conditions: Vec<&str> = assumed.iter().map(|assumption| assumption.condition()).collect();
+        let conditions =
+            if conditions.is_empty() { String::new() } else { format!(", if {}", conditions.join(" and ")) };
+        return format!("GENUINE: signed by Amazon SNS{conditions}.");
     };
     let answer = match refused.class() {
         RefusedClass::Malformed => "400, final: SNS does not send it again",
@@ -130,7 +167,7 @@ fn verdict(explanation: &Explanation, topic_assumed: bool) -> String {
     format!("REFUSED by the check \"{}\". The service would answer {answer}.", refused.check().replace('_', " "))
 }
 
-fn as_json(explanation: &Explanation, topic_assumed: bool) -> String {
+fn as_json(explanation: &Explanation, assumed: &[Assumed]) -> String {
     let checks: Vec<_> = explanation
         .steps
         .iter()
@@ -146,7 +183,8 @@ fn as_json(explanation: &Explanation, topic_assumed: bool) -> String {
     let refused = explanation.refused.as_ref();
     let value = json!({
         "genuine": refused.is_none(), "refusedBy": refused.map(crate::sns::Refused::check),
-        "topicAssumed": topic_assumed, "checks": checks,
+        "topicAssumed": assumed.contains(&Assumed::Topic), "certificateAssumed": assumed.contains(&Assumed::Certificate),
+        "chainProven": explanation.chain_proven, "checks": checks,
     });
     format!("{value:#}\n")
 }
@@ -192,19 +230,23 @@ mod tests {
     #[tokio::test]
     async fn a_genuine_message_is_explained_on_one_screen() {
         let (explanation, assumed) = explain(&Files::with(&genuine()).args(&["--topic", TOPIC])).await.unwrap();
-        let text = as_text(&explanation, assumed);
-        assert!(text.ends_with("GENUINE: signed by Amazon SNS.\n"), "{text}");
-        assert!(text.lines().count() < 24 && !text.contains("WARNING"), "{text}");
-        let json: Value = serde_json::from_str(&as_json(&explanation, assumed)).unwrap();
+        let text = as_text(&explanation, &assumed);
+        // The certificate of the test is no one's that is known.
+        assert!(text.ends_with("GENUINE: signed by Amazon SNS, if the certificate is Amazon's.\n"), "{text}");
+        assert!(
+            text.lines().count() < 24 && text.contains(CERTIFICATE_ASSUMED) && !text.contains(TOPIC_ASSUMED),
+            "{text}"
+        );
+        let json: Value = serde_json::from_str(&as_json(&explanation, &assumed)).unwrap();
         assert_eq!((&json["genuine"], &json["refusedBy"]), (&Value::Bool(true), &Value::Null));
     }
 
     #[tokio::test]
     async fn without_a_topic_the_reader_is_warned() {
         let (explanation, assumed) = explain(&Files::with(&genuine()).args(&[])).await.unwrap();
-        let text = as_text(&explanation, assumed);
+        let text = as_text(&explanation, &assumed);
         assert!(explanation.refused.is_none() && text.contains("WARNING"), "{text}");
-        assert!(text.ends_with("if the topic is one that you trust.\n"), "{text}");
+        assert!(text.ends_with("if the topic is one that you trust and the certificate is Amazon's.\n"), "{text}");
     }
 
     #[tokio::test]
@@ -212,12 +254,12 @@ mod tests {
         let mut forged = genuine();
         forged["Message"] = Value::from("forged");
         let (explanation, assumed) = explain(&Files::with(&forged).args(&["--topic", TOPIC])).await.unwrap();
-        let text = as_text(&explanation, assumed);
+        let text = as_text(&explanation, &assumed);
         assert!(text.contains("FAILED  signature ") && text.contains("would answer 403"), "{text}");
 
         let other = TOPIC.replace("us-east-1", "eu-west-1");
         let (explanation, assumed) = explain(&Files::with(&genuine()).args(&["--topic", &other])).await.unwrap();
-        let text = as_text(&explanation, assumed);
+        let text = as_text(&explanation, &assumed);
         assert!(text.contains("REFUSED by the check \"topic\"") && text.contains("not reached"), "{text}");
     }
 

@@ -132,7 +132,10 @@ impl Step {
 
 /// The steps of one verification as they are made.
 #[derive(Debug, Default)]
-pub(super) struct Trail(Vec<Step>);
+pub(super) struct Trail {
+    steps: Vec<Step>,
+    chain_proven: bool,
+}
 
 impl Trail {
     /// Keeps a step; a failed one ends the verification.
@@ -143,7 +146,7 @@ impl Trail {
             }
             Outcome::Passed | Outcome::NotReached => Ok(()),
         };
-        self.0.push(step);
+        self.steps.push(step);
         refused
     }
 
@@ -158,23 +161,33 @@ impl Trail {
     ) -> Result<T, Refused> {
         let (expected, found) = (expected.into(), found.into());
         let Some(proof) = proof else {
-            self.0.push(Step::judged(check, false, class, expected.as_str(), found.as_str()));
+            self.steps.push(Step::judged(check, false, class, expected.as_str(), found.as_str()));
             return Err(Refused { class, check, expected, found });
         };
-        self.0.push(Step::judged(check, true, class, expected, found));
+        self.steps.push(Step::judged(check, true, class, expected, found));
         Ok(proof)
     }
 
+    /// Keeps in mind that a path leads from the certificate to a trusted root.
+    pub(super) fn chain_is_proven(&mut self) {
+        self.chain_proven = true;
+    }
+
+    /// What the steps come to, when `refused` is what they led to.
+    pub(super) fn into_explanation(self, refused: Option<Refused>) -> Explanation {
+        Explanation { chain_proven: self.chain_proven, refused, steps: self.into_steps() }
+    }
+
     /// All checks, with those that were not reached at the end.
-    pub(super) fn into_steps(self) -> Vec<Step> {
-        let reached = self.0.len();
+    fn into_steps(self) -> Vec<Step> {
+        let reached = self.steps.len();
         let not_reached = Check::ALL.into_iter().skip(reached).map(|check| Step {
             check,
             expected: String::new(),
             found: String::new(),
             outcome: Outcome::NotReached,
         });
-        let mut steps = self.0;
+        let mut steps = self.steps;
         steps.extend(not_reached);
         steps
     }
@@ -187,6 +200,9 @@ pub struct Explanation {
     pub steps: Vec<Step>,
     /// Why the message is refused; `None` if it is genuine.
     pub refused: Option<Refused>,
+    /// Whether a path leads from the signing certificate to a trusted root. Where it does not, only the host that served the
+    /// certificate vouches for it, and nobody for one that was given by hand.
+    pub chain_proven: bool,
 }
 
 /// What the sender shall do about a refusal.

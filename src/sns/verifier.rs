@@ -137,7 +137,7 @@ impl Verifier {
     pub async fn explain(&self, headers: &Headers<'_>, body: &[u8]) -> Explanation {
         let mut trail = Trail::default();
         let refused = self.judge(headers, body, &mut trail).await.err();
-        Explanation { steps: trail.into_steps(), refused }
+        trail.into_explanation(refused)
     }
 
     /// The one sequence of checks; the order is that of [`Check::ALL`].
@@ -248,6 +248,9 @@ impl Verifier {
             trail.require(Check::Certificate, RefusedClass::Unavailable, expected, found, obtained.ok())?;
         for step in certificate.judge(&name, self.clock.now()) {
             trail.add(step)?;
+        }
+        if certificate.chain_label(self.clock.now()) != "unproven" {
+            trail.chain_is_proven();
         }
         Ok(certificate)
     }
