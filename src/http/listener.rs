@@ -160,7 +160,6 @@ pub async fn serve(
 }
 
 /// A bug. What was stored is found again when the caller repeats, so it may.
-#[expect(clippy::needless_pass_by_value, reason = "the signature is the layer's")]
 fn panicked(_: Box<dyn Any + Send>) -> Response {
     // What it said is on standard error: the panic hook writes it.
     error!("a handler panicked");
@@ -322,6 +321,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use axum::routing::{get, post};
+    use metrics_exporter_prometheus::PrometheusBuilder;
     use tokio::io::AsyncWriteExt;
     use tokio::task::JoinHandle;
 
@@ -408,6 +408,8 @@ mod tests {
 
     #[tokio::test]
     async fn when_a_request_is_handled_on_every_connection_new_ones_get_503_and_those_are_answered() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _recorded = metrics::set_default_local_recorder(&recorder);
         let (router, begun, may_end) = gate();
         let served = start(router, Limits { connections: 3, ..Limits::PUBLIC }).await;
         let mut in_hand = Vec::new();
@@ -416,8 +418,17 @@ mod tests {
             begun.acquire().await.unwrap().forget();
         }
         for _ in 0..5 {
-            assert_eq!(served.answer("/").await.as_bytes(), REFUSAL);
+            assert_eq!(served.answer("/").await.as_bytes(), REFUSAL, "without a word more");
         }
+        // More than the buffers of both ends hold: the answer is heard, not a reset.
+        let large = "x".repeat(4 * 1024 * 1024);
+        let request = format!("POST / HTTP/1.1\r\ncontent-length: {}\r\n\r\n{large}", large.len());
+        assert_eq!(read(served.send(&request).await).await.as_bytes(), REFUSAL);
+        let counted = recorder.handle().render();
+        for line in [r#"refused_total{listener="public"} 6"#, r#"open_connections{listener="public"} 3"#] {
+            assert!(counted.contains(line), "{counted}");
+        }
+        assert!(counted.contains(r#"connections_evicted_total{listener="public"} 0"#), "{counted}");
         may_end.add_permits(3);
         for stream in in_hand {
             let answer = read(stream).await;

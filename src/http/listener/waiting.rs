@@ -144,10 +144,10 @@ impl Seat {
         }
     }
 
-    fn go_on(&self, state: &mut State, stage: Stage) -> bool {
+    fn go_on(&self, state: &mut State, next: Stage) -> bool {
         self.leave(state);
-        state.stage = stage;
-        if !state.evicted && matches!(stage, Stage::Head | Stage::Body) {
+        state.stage = next;
+        if !state.evicted && matches!(next, Stage::Head | Stage::Body) {
             state.number = Some(self.waiting.enter(&self.evicted));
         }
         !state.evicted
