@@ -440,7 +440,7 @@ fn the_bounds_fit_together() {
     let sns_gives_up = Duration::from_secs(15);
     let (connection, request) = (Limits::PUBLIC, RequestLimits::PUBLIC);
     assert!(request.body_read < request.answer && request.answer < sns_gives_up);
-    let proxies_keep_idle_connections = Duration::from_secs(60);
+    let proxies_keep_idle_connections = Duration::from_mins(1);
     assert!(connection.header_read > proxies_keep_idle_connections, "the proxy is the first to close");
     assert!(request.places < connection.connections, "not all connections have a message in hand: one can make room");
     let drain = Duration::from_mins(1);
