@@ -42,11 +42,13 @@ pub mod metric {
     pub const LEVEL: &str = "level";
     /// Gauge: connections that are open, by `listener`: public, internal.
     pub const OPEN_CONNECTIONS: &str = "open_connections";
-    /// Counter: connections answered 503 and closed because too many were open, by `listener`.
+    /// Counter: connections answered 503 and closed because too many were open and a request was handled on each, by `listener`.
     pub const CONNECTIONS_REFUSED: &str = "connections_refused_total";
+    /// Counter: connections closed to make room for new ones, because they had waited longest for their peer, by `listener`.
+    pub const CONNECTIONS_EVICTED: &str = "connections_evicted_total";
 
     /// All of them.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 15] = [
         IPN_SECONDS,
         IPN,
         IPN_REFUSED,
@@ -61,6 +63,7 @@ pub mod metric {
         LEVEL,
         OPEN_CONNECTIONS,
         CONNECTIONS_REFUSED,
+        CONNECTIONS_EVICTED,
     ];
 }
 
@@ -95,6 +98,7 @@ pub fn start_metrics() -> PrometheusHandle {
         }
         for listener in ["public", "internal"] {
             metrics::counter!(metric::CONNECTIONS_REFUSED, "listener" => listener).increment(0);
+            metrics::counter!(metric::CONNECTIONS_EVICTED, "listener" => listener).increment(0);
         }
         metrics::counter!(metric::LEASE_LAPSED).increment(0);
         metrics::counter!(metric::FOUND_BY_SWEEP).increment(0);

@@ -134,9 +134,8 @@ async fn a_connection_that_sends_nothing_is_closed() {
 #[tokio::test]
 async fn a_connection_that_sends_half_a_header_is_closed_also_when_it_trickles() {
     let bounded = Bounded::start(Limits { header_read: SHORT, ..CONNECTION }, REQUEST).await;
-    let half = "POST /ipn HTTP/1.1\r\nhost: x\r\nx-slow: ";
-    assert_eq!(bounded.say(half).await.end().await, "");
-    let mut peer = bounded.say(half).await;
+    assert_eq!(bounded.say(HALF).await.end().await, "");
+    let mut peer = bounded.say(HALF).await;
     within(trickle(&mut peer)).await;
     assert_eq!(peer.end().await, "");
     bounded.stop().await;
@@ -206,48 +205,132 @@ async fn large_bodies_that_use_up_the_memory_keep_no_genuine_message_out() {
     bounded.stop().await;
 }
 
-#[tokio::test]
-async fn connections_above_the_bound_get_503_at_once_and_those_in_hand_go_on() {
-    let bounded = Bounded::start(Limits { connections: 2, ..CONNECTION }, REQUEST).await;
-    let refused = format!("{}{{listener=\"public\"}}", metric::CONNECTIONS_REFUSED);
-    let before = counted(&bounded.app, &refused).await;
-    let message = bounded.genuine();
-    let (head, rest) = message.split_at(message.len() - 10);
-    let mut in_hand = Vec::new();
-    for _ in 0..2 {
-        // An answer shows that the connection was accepted.
-        let mut peer = bounded.say("GET /nothing HTTP/1.1\r\n\r\n").await;
-        assert_eq!(peer.status().await, 404);
-        peer.say(head).await;
-        in_hand.push(peer);
-    }
-    for _ in 0..5 {
-        let answer = bounded.say(&bounded.genuine()).await.end().await;
-        assert_eq!(
-            answer, "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
-            "without a word more"
-        );
-    }
-    assert!(counted(&bounded.app, &refused).await >= before + 5.0);
-    // More than the buffers of both ends hold: the answer is heard, not a reset.
-    let large = "x".repeat(4 * 1024 * 1024);
-    let answer = bounded.say(&request(large.len(), &large)).await.end().await;
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    for peer in &mut in_hand {
-        peer.say(rest).await;
-        assert_eq!(peer.status().await, 200);
-    }
-    drop(in_hand);
-    let accepted = async {
-        // The places are given back a moment after the sockets are closed.
-        loop {
-            let mut peer = bounded.say(&bounded.genuine()).await;
-            if peer.status().await == 200 {
-                return;
-            }
+/// The start of a head.
+const HALF: &str = "POST /ipn HTTP/1.1\r\nhost: x\r\nx-slow: ";
+
+impl Bounded {
+    /// With one place for messages: a connection whose message has it and waits for Redis, and one whose message was turned away.
+    async fn one_waits_for_redis(&self) -> (Peer, Peer) {
+        self.pause(&["PAUSE", "60000", "WRITE"]).await;
+        let mut one = self.say(&self.genuine()).await;
+        let mut other = self.say(&self.genuine()).await;
+        // The other does not wait for anything.
+        tokio::select! {
+            status = one.status() => { assert_eq!(status, 503); (other, one) }
+            status = other.status() => { assert_eq!(status, 503); (one, other) }
         }
-    };
-    within(accepted).await;
+    }
+
+    async fn unpause(&self) {
+        self.pause(&["UNPAUSE"]).await;
+    }
+
+    async fn pause(&self, words: &[&str]) {
+        let mut redis = self.app.connection().await;
+        let () = redis::cmd("CLIENT").arg(words).query_async(&mut redis).await.expect("CLIENT PAUSE");
+    }
+
+    async fn evicted(&self) -> f64 {
+        counted(&self.app, &format!("{}{{listener=\"public\"}}", metric::CONNECTIONS_EVICTED)).await
+    }
+
+    /// A connection that is idle after an answer. Those opened before it are accepted.
+    async fn idle(&self) -> Peer {
+        let mut peer = self.say("GET /nothing HTTP/1.1\r\n\r\n").await;
+        assert_eq!(peer.status().await, 404);
+        peer
+    }
+}
+
+#[tokio::test]
+async fn silent_connections_that_fill_the_table_keep_no_genuine_message_out() {
+    let bounded = Bounded::start(Limits { connections: 8, ..CONNECTION }, REQUEST).await;
+    let before = bounded.evicted().await;
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(bounded.idle().await);
+        silent.push(bounded.say(HALF).await);
+        for _ in 0..6 {
+            silent.push(bounded.connect().await);
+        }
+        let mut genuine = bounded.say(&bounded.genuine()).await;
+        assert_eq!(genuine.status().await, 200);
+    }
+    assert_eq!(bounded.app.journal().await.len(), 4);
+    // 36 connections, of which 8 are left and 4 ended by themselves. Other tests count too.
+    assert!(bounded.evicted().await >= before + 24.0);
+    bounded.stop().await;
+}
+
+#[tokio::test]
+async fn the_connection_that_has_waited_longest_makes_room() {
+    let bounded = Bounded::start(Limits { connections: 4, ..CONNECTION }, REQUEST).await;
+    let mut first = bounded.connect().await;
+    let silent = bounded.connect().await;
+    let half = bounded.say(HALF).await;
+    let idle = bounded.idle().await;
+    // Opened before all others, and answered after them.
+    first.say("GET /nothing HTTP/1.1\r\n\r\n").await;
+    assert_eq!(first.status().await, 404);
+    let mut younger = Vec::new();
+    for victim in [silent, half, idle] {
+        let mut genuine = bounded.say(&bounded.genuine()).await;
+        assert_eq!(genuine.status().await, 200);
+        assert_eq!(victim.end().await, "", "it made room");
+        younger.push(genuine);
+    }
+    first.say(&bounded.genuine()).await;
+    assert_eq!(first.status().await, 200, "it waited less long");
+    bounded.stop().await;
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_come_make_room_and_fill_no_table() {
+    let bounded = Bounded::start(Limits { connections: 2, ..CONNECTION }, REQUEST).await;
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        for _ in 0..2 {
+            let mut peer = bounded.say(EXPECTING).await;
+            peer.hear("100 Continue\r\n\r\n").await;
+            peer.say("{").await;
+            slow.push(peer);
+        }
+        let mut genuine = bounded.say(&bounded.genuine()).await;
+        assert_eq!(genuine.status().await, 200);
+    }
+    let mut last = slow.pop().expect("a peer");
+    for peer in slow {
+        assert_eq!(peer.end().await, "", "it made room");
+    }
+    bounded.stop.cancel();
+    // The youngest is still there, and a stop waits for its body.
+    last.say(&"x".repeat(1999)).await;
+    assert_eq!(last.status().await, 400);
+    bounded.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_in_hand_makes_no_room_however_many_come() {
+    let bounded = Bounded::start(Limits { connections: 2, ..CONNECTION }, RequestLimits { places: 1, ..REQUEST }).await;
+    let (mut waiting, mut silent) = bounded.one_waits_for_redis().await;
+    for _ in 0..5 {
+        let next = bounded.connect().await;
+        // It makes room, and not the older one.
+        silent.end().await;
+        silent = next;
+    }
+    bounded.unpause().await;
+    assert_eq!(waiting.status().await, 200);
+    assert_eq!(bounded.app.journal().await.len(), 1);
+    bounded.stop().await;
+}
+
+#[tokio::test]
+async fn http_1_0_is_answered_and_then_closed() {
+    let bounded = Bounded::start(CONNECTION, REQUEST).await;
+    let message = bounded.genuine().replacen("HTTP/1.1", "HTTP/1.0", 1);
+    let answer = bounded.say(&message).await.end().await;
+    assert!(answer.starts_with("HTTP/1.0 200 ") && answer.ends_with("OK"), "{answer}");
     bounded.stop().await;
 }
 
@@ -312,33 +395,29 @@ async fn answers_say_no_more_than_they_must() {
 #[tokio::test]
 async fn messages_above_the_bound_get_503_while_others_are_in_hand() {
     let bounded = Bounded::start(CONNECTION, RequestLimits { places: 1, ..REQUEST }).await;
-    let mut redis = bounded.app.connection().await;
-    let client = |what: &str| redis::cmd("CLIENT").arg(what).to_owned();
-    let () = client("PAUSE").arg(60_000).arg("WRITE").query_async(&mut redis).await.expect("CLIENT PAUSE");
-    let mut one = bounded.say(&bounded.genuine()).await;
-    let mut other = bounded.say(&bounded.genuine()).await;
-    // One of them waits for Redis. The other does not wait for anything.
-    let mut waiting = tokio::select! {
-        status = one.status() => { assert_eq!(status, 503); other }
-        status = other.status() => { assert_eq!(status, 503); one }
-    };
-    let () = client("UNPAUSE").query_async(&mut redis).await.expect("CLIENT UNPAUSE");
+    let (mut waiting, _) = bounded.one_waits_for_redis().await;
+    bounded.unpause().await;
     assert_eq!(waiting.status().await, 200);
     assert_eq!(bounded.app.journal().await.len(), 1);
     bounded.stop().await;
 }
 
 #[tokio::test]
-async fn a_stop_finishes_the_request_in_hand_and_closes_idle_connections_at_once() {
+async fn a_stop_finishes_the_request_in_hand_and_closes_connections_without_a_whole_head_at_once() {
     let bounded = Bounded::start(CONNECTION, REQUEST).await;
-    let mut idle = bounded.say("GET /nothing HTTP/1.1\r\n\r\n").await;
-    assert_eq!(idle.status().await, 404);
+    let silent = bounded.connect().await;
+    let half = bounded.say(HALF).await;
+    let mut half_of_the_second = bounded.idle().await;
+    half_of_the_second.say(HALF).await;
+    let idle = bounded.idle().await;
     let message = bounded.genuine();
     let (head, body) = message.split_once("\r\n\r\n").expect("a head");
     let mut in_hand = bounded.say(&format!("{head}\r\nexpect: 100-continue\r\n\r\n")).await;
     in_hand.hear("100 Continue\r\n\r\n").await;
     bounded.stop.cancel();
-    assert_eq!(idle.end().await, "");
+    for peer in [silent, half, half_of_the_second, idle] {
+        assert_eq!(peer.end().await, "");
+    }
     assert!(!bounded.served.is_finished(), "a request is in hand");
     assert!(TcpStream::connect(&bounded.address).await.is_err(), "nothing new is accepted");
     in_hand.say(body).await;
@@ -361,11 +440,15 @@ fn the_bounds_fit_together() {
     let sns_gives_up = Duration::from_secs(15);
     let (connection, request) = (Limits::PUBLIC, RequestLimits::PUBLIC);
     assert!(request.body_read < request.answer && request.answer < sns_gives_up);
-    assert!(connection.header_read < sns_gives_up);
-    assert!(request.places < connection.connections, "a connection has one request in hand");
+    let proxies_keep_idle_connections = Duration::from_mins(1);
+    assert!(connection.header_read > proxies_keep_idle_connections, "the proxy is the first to close");
+    assert!(request.places < connection.connections, "not all connections have a message in hand: one can make room");
     let drain = Duration::from_mins(1);
     for limits in [Limits::PUBLIC, Limits::INTERNAL] {
-        assert!(limits.header_read + request.answer + limits.write < drain, "half a header does not hold up a stop");
+        assert!(
+            request.answer + limits.write < drain,
+            "a request does not hold up a stop, and half a header not at all"
+        );
     }
     let kib = 1024;
     assert_eq!(connection.connections * 16 * kib + request.shared_bytes, 96 * kib * kib, "as the comment says");
