@@ -240,6 +240,7 @@ pub fn read_learning(given: Given) -> Result<(LearnSettings, Clock), Vec<Mistake
     let listen_addr = reader.listen_addr();
     let sns = reader.sns_without_topics();
     let clock = reader.clock();
+    reader.check_log_format();
     reader.refuse_sandbox_settings_in_live(account.as_ref());
     match (account, listen_addr, sns) {
         (Some(account), Some(listen_addr), Some(sns)) if reader.mistakes.is_empty() => {

@@ -17,7 +17,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     settings: Given,
     /// Find out the topic ARN: answer 503 to everything, store nothing, and show the topic of each genuine notification that names
-    /// `AMAZON_PAY_MERCHANT_ID`. Needs neither Redis nor a private key
+    /// `AMAZON_PAY_MERCHANT_ID`. Needs that, `AMAZON_PAY_REGION` and `AMAZON_PAY_PUBLIC_KEY_ID`, and neither Redis nor a private key
     #[arg(long)]
     learn: bool,
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::clock::Clock;
-use crate::sns::{Envelope, Explanation, Headers, Outcome, RefusedClass, SnsSettings, TopicArn, Verifier};
+use crate::sns::{Check, Envelope, Explanation, Headers, Outcome, RefusedClass, SnsSettings, TopicArn, Verifier};
 
 /// The largest body that SNS sends over HTTPS is well below this.
 const MAX_MESSAGE_BYTES: u64 = 1024 * 1024;
@@ -164,7 +164,13 @@ fn verdict(explanation: &Explanation, assumed: &[Assumed]) -> String {
         RefusedClass::Forbidden => "403, final: SNS does not send it again",
         RefusedClass::Unavailable => "503, cannot be judged now: SNS sends it again",
     };
-    format!("REFUSED by the check \"{}\". The service would answer {answer}.", refused.check().replace('_', " "))
+    let check = refused.check();
+    let hint = if check == Check::Timestamp.as_str() { " To judge it as of another time use --at." } else { "" };
+    // No setting is read here: ages, REQUIRE_SIGNATURE_V2 and REQUIRE_CHAIN may be set otherwise.
+    format!(
+        "REFUSED by the check \"{}\". The service, with its default settings, would answer {answer}.{hint}",
+        check.replace('_', " ")
+    )
 }
 
 fn as_json(explanation: &Explanation, assumed: &[Assumed]) -> String {
@@ -261,6 +267,15 @@ mod tests {
         let (explanation, assumed) = explain(&Files::with(&genuine()).args(&["--topic", &other])).await.unwrap();
         let text = as_text(&explanation, &assumed);
         assert!(text.contains("REFUSED by the check \"topic\"") && text.contains("not reached"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_was_kept_too_long_is_refused_with_the_way_to_judge_it() {
+        let mut old = genuine();
+        old["Timestamp"] = Value::from("2020-01-01T00:00:00.000Z");
+        let (explanation, assumed) = explain(&Files::with(&old).args(&["--topic", TOPIC])).await.unwrap();
+        let text = as_text(&explanation, &assumed);
+        assert!(text.contains("REFUSED by the check \"timestamp\"") && text.contains("use --at"), "{text}");
     }
 
     #[tokio::test]

@@ -311,7 +311,7 @@ impl Reader {
         Some(policy)
     }
 
-    fn check_log_format(&mut self) {
+    pub(super) fn check_log_format(&mut self) {
         if let Some(other) = self.given.log_format.clone().filter(|format| format != "json" && format != "text") {
             self.mistake("LOG_FORMAT", format!("expected json or text, got {other:?}"));
         }
@@ -452,6 +452,15 @@ mod tests {
         assert_eq!(wrong(|given| given.sns_topic_arns = set(" , ")), ["SNS_TOPIC_ARNS"]);
         assert_eq!(wrong(|given| given.workers = set("0")), ["WORKERS"]);
         assert_eq!(wrong(|given| given.log_format = set("xml")), ["LOG_FORMAT"]);
+    }
+
+    #[test]
+    fn learning_refuses_what_serving_would_refuse() {
+        let (token, key) = (file("a-token-of-sixteen"), file("a key"));
+        let given = Given { log_format: set("xml"), sns_max_message_age: set("soon"), ..complete(&token, &key) };
+        let Err(mistakes) = crate::config::read_learning(given) else { panic!("two settings are wrong") };
+        let names: Vec<_> = mistakes.iter().map(|mistake| mistake.name).collect();
+        assert_eq!(names, ["SNS_MAX_MESSAGE_AGE", "LOG_FORMAT"]);
     }
 
     #[test]

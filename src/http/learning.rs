@@ -9,22 +9,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use super::public;
+use super::{ipn_body, public};
 use crate::ipn;
 use crate::model::ids::MerchantId;
 use crate::sns::{MessageType, TopicArn, Verifier};
 
-/// Amazon's notifications have 1 to 2 KiB.
-const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Blocks of 16 KiB that all bodies may hold together besides the first of each. Amazon's notifications have 2 to 4 KiB.
+const SHARED_BLOCKS: usize = 64;
 /// SNS gives up after 15 s.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Messages in hand at a time.
+/// Messages in verification at a time. A message takes its place when it is read, so that slow senders hold none.
 const MAX_CONCURRENT: usize = 32;
 /// More topics than this that name one merchant are an attack; they are not shown.
 const MAX_TOPICS: usize = 16;
@@ -38,6 +37,7 @@ struct Inner {
     verifier: Verifier,
     merchant: MerchantId,
     places: Semaphore,
+    blocks: Semaphore,
     found: Mutex<BTreeMap<String, Vec<String>>>,
 }
 
@@ -45,8 +45,8 @@ impl Learning {
     /// Learns with `verifier`, which must be one of [`Verifier::learning`].
     #[must_use]
     pub fn new(verifier: Verifier, merchant: MerchantId) -> Self {
-        let places = Semaphore::new(MAX_CONCURRENT);
-        Self(Arc::new(Inner { verifier, merchant, places, found: Mutex::default() }))
+        let (places, blocks) = (Semaphore::new(MAX_CONCURRENT), Semaphore::new(SHARED_BLOCKS));
+        Self(Arc::new(Inner { verifier, merchant, places, blocks, found: Mutex::default() }))
     }
 
     /// The topics that were shown so far, each with what is odd about it.
@@ -62,20 +62,19 @@ pub fn router(learning: Learning) -> Router {
 }
 
 async fn receive(State(learning): State<Learning>, request: Request) -> StatusCode {
-    if let Ok(_place) = learning.0.places.try_acquire() {
-        // Too late, too large, forged: it is all one to the sender.
-        let _ = tokio::time::timeout(TIMEOUT, look(&learning.0, request)).await;
-    }
+    // Too late, too large, too many, forged: it is all one to the sender.
+    let _ = tokio::time::timeout(TIMEOUT, look(&learning.0, request)).await;
     StatusCode::SERVICE_UNAVAILABLE
 }
 
 async fn look(inner: &Inner, request: Request) {
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
+    let Ok(body) = ipn_body::read(body, &inner.blocks).await else {
         warn!("a request's body was larger than a notification, or broke off");
         return;
     };
-    let message = match inner.verifier.verify(&public::headers(&parts.headers), &body).await {
+    let Ok(_place) = inner.places.try_acquire() else { return };
+    let message = match inner.verifier.verify(&public::headers(&parts.headers), &body.bytes).await {
         Ok(message) => message,
         Err(refused) => {
             warn!(check = refused.check(), reason = %refused, "a message that is not genuine, or cannot be judged, was turned away");

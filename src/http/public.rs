@@ -21,7 +21,7 @@ use crate::clock::Stopwatch;
 use crate::ipn::{self, Ipn, Notification, Quarantine};
 use crate::model::event::{Event, EventType};
 use crate::model::ids::MerchantId;
-use crate::sns::{Envelope, Headers, MessageType, RefusedClass, Subscriber, Verified, Verifier};
+use crate::sns::{Check, Envelope, Headers, MessageType, RefusedClass, Subscriber, Verified, Verifier};
 use crate::store::notifications::{Accepted, Delivery, Named};
 use crate::store::{Store, StoreError};
 use crate::telemetry::metric;
@@ -76,6 +76,9 @@ impl IpnState {
         merchant: MerchantId,
         limits: RequestLimits,
     ) -> Self {
+        for check in Check::ALL {
+            refusals(check.as_str()).increment(0);
+        }
         let places = Semaphore::new(limits.places);
         let blocks = Semaphore::new(limits.shared_bytes / BLOCK_BYTES);
         Self(Arc::new(Inner { verifier, subscriber, store, merchant, limits, places, blocks }))
@@ -173,7 +176,7 @@ async fn handle(inner: &Inner, request: Request) -> Received {
     let message = match inner.verifier.verify(&headers(&parts.headers), &body.bytes).await {
         Ok(message) => message,
         Err(refused) => {
-            metrics::counter!(metric::IPN_REFUSED, "check" => refused.check()).increment(1);
+            refusals(refused.check()).increment(1);
             warn!(check = refused.check(), reason = %refused, "an SNS message was refused");
             return match refused.class() {
                 RefusedClass::Malformed => Received::Malformed,
@@ -197,6 +200,10 @@ async fn handle(inner: &Inner, request: Request) -> Received {
         );
         Received::Unavailable
     })
+}
+
+fn refusals(check: &'static str) -> metrics::Counter {
+    metrics::counter!(metric::IPN_REFUSED, "check" => check)
 }
 
 /// Reads the body up to its limits. A body that breaks off, is slow, or finds no room may do better next time.

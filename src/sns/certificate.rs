@@ -170,12 +170,16 @@ impl SigningCertificate {
         matches!(self.chain, Chain::Proven { from, until } if from <= now && now <= until)
     }
 
-    /// How far the issuer is proven, as the metrics name it: `pinned`, `proven` or `unproven`.
+    /// What [`Self::chain_label`] may say.
+    pub(super) const CHAIN_LABELS: [&str; 3] = ["pinned", "proven", "unproven"];
+
+    /// How far the issuer is proven, as the metrics name it.
     pub(super) fn chain_label(&self, now: Timestamp) -> &'static str {
+        let [pinned, proven, unproven] = Self::CHAIN_LABELS;
         match self.chain {
-            Chain::Pinned => "pinned",
-            _ if self.is_proven(now) => "proven",
-            _ => "unproven",
+            Chain::Pinned => pinned,
+            _ if self.is_proven(now) => proven,
+            _ => unproven,
         }
     }
 

@@ -86,6 +86,11 @@ impl Verifier {
     pub fn new(settings: SnsSettings, clock: Clock) -> Result<Self, SnsError> {
         let base = settings.certificate_base_url.as_deref();
         let web = Web::new(authorities(&settings)?, clock.clone(), base).map_err(SnsError::Fetching)?;
+        for chain in SigningCertificate::CHAIN_LABELS {
+            for version in ["1", "2"] {
+                verified(chain, version).increment(0);
+            }
+        }
         Ok(Self { settings, topics: Topics::Listed, clock, certificates: CertificateSource::Web(Box::new(web)) })
     }
 
@@ -164,7 +169,7 @@ impl Verifier {
             if genuine { "that signature" } else { "a signature of something else, or by another key" },
         ))?;
         let (chain, version) = (certificate.chain_label(self.clock.now()), version_label(&envelope));
-        metrics::counter!(metric::SNS_VERIFIED, "chain" => chain, "signature_version" => version).increment(1);
+        verified(chain, version).increment(1);
         Ok(Verified(envelope))
     }
 
@@ -284,6 +289,10 @@ fn parsed(headers: &Headers<'_>, body: &[u8], trail: &mut Trail) -> Result<Envel
     );
     trail.add(Step::judged(Check::Headers, odd.is_none(), Malformed, expected, found))?;
     Ok(envelope)
+}
+
+fn verified(chain: &'static str, version: &'static str) -> metrics::Counter {
+    metrics::counter!(metric::SNS_VERIFIED, "chain" => chain, "signature_version" => version)
 }
 
 fn version_label(envelope: &Envelope) -> &'static str {

@@ -5,16 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
+use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline,
-    RedisError, RedisFuture, RedisResult, Value,
+    RedisError, RedisFuture, RedisResult, ServerErrorKind, Value,
 };
 use secrecy::{ExposeSecret, SecretString};
 
 use super::failure::{explain, is_authentication};
 use super::tls::TlsSettings;
 
-/// Longer than a slow fsync, shorter than SNS's 15 s.
+/// Longer than a slow fsync, shorter than SNS's 15 s. What the network has not acknowledged by then the kernel gives up (Linux), so that
+/// a command that nobody waits for cannot arrive long after.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// One retry per command that finds the connection lost: the caller answers 503 or comes back later, it does not queue.
@@ -50,7 +52,7 @@ impl Connection {
         let info = url.expose_secret().into_connection_info()?;
         // Naming the library would be two more commands to permit (CLIENT SETINFO), for nothing.
         let redis = info.redis_settings().clone().set_skip_set_lib_name();
-        let info = info.set_redis_settings(redis);
+        let info = info.set_redis_settings(redis).set_tcp_settings(tcp());
         let client = match tls.certificates() {
             None => Client::open(info)?,
             Some(certificates) => Client::build_with_tls(info, certificates)?,
@@ -97,6 +99,14 @@ impl Connection {
     }
 }
 
+fn tcp() -> TcpSettings {
+    // Many tasks share the socket: a command does not wait until the one before it is acknowledged.
+    let settings = TcpSettings::default().set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(RESPONSE_TIMEOUT);
+    settings
+}
+
 fn manager(client: &Client) -> RedisResult<ConnectionManager> {
     let config = ConnectionManagerConfig::new()
         .set_response_timeout(Some(RESPONSE_TIMEOUT))
@@ -113,11 +123,12 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    /// The manager connects again by itself after I/O errors only: a connection that could not be set up for another reason (a
-    /// password that was wrong for a moment) it would keep for ever. Such a one is replaced here, for the next command.
+    /// The manager connects again by itself only when a connection was closed. One that could not be set up (a password that was wrong
+    /// for a moment), does not answer, or leads to what has become a replica, it would keep for ever. Such a one is replaced here, for
+    /// the next command: the one that failed is never sent again, and those that still wait for the old connection keep it.
     fn look_at<T>(&self, result: RedisResult<T>) -> RedisResult<T> {
         if let Err(error) = &result
-            && is_of_the_setup(error)
+            && needs_another_connection(error)
         {
             let mut current = self.shared.current.lock().unwrap_or_else(PoisonError::into_inner);
             if current.generation == self.current.generation
@@ -130,11 +141,15 @@ impl Handle {
     }
 }
 
-fn is_of_the_setup(error: &RedisError) -> bool {
-    let kinds = [ErrorKind::InvalidClientConfig, ErrorKind::Client, ErrorKind::RESP3NotSupported];
+fn needs_another_connection(error: &RedisError) -> bool {
+    let of_the_setup = [ErrorKind::InvalidClientConfig, ErrorKind::Client, ErrorKind::RESP3NotSupported];
+    // A failover that does not close connections: the address leads elsewhere by now, or soon.
+    let of_a_replica = [ServerErrorKind::ReadOnly, ServerErrorKind::MasterDown].map(ErrorKind::Server);
     // The last is SELECT, for URLs that name a database.
-    is_authentication(error)
-        || kinds.contains(&error.kind())
+    error.is_timeout()
+        || is_authentication(error)
+        || of_the_setup.contains(&error.kind())
+        || of_a_replica.contains(&error.kind())
         || error.to_string().contains("refused to switch database")
 }
 
@@ -142,7 +157,11 @@ impl ConnectionLike for Handle {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             let result = self.current.manager.send_packed_command(cmd).await;
-            self.look_at(result)
+            // What the server refuses is an answer to the manager.
+            self.look_at(result.and_then(|answer| match answer {
+                Value::ServerError(error) => Err(error.into()),
+                answer => Ok(answer),
+            }))
         })
     }
 

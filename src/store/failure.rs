@@ -23,7 +23,15 @@ pub(super) fn explain(error: &RedisError) -> String {
     if text.contains("refused to switch database") {
         return format!("Redis refuses the database that REDIS_URL names: {text}; {ACL}");
     }
-    tls(&text).unwrap_or_else(|| format!("Redis does not answer: {text}"))
+    match error.kind() {
+        // It answers well enough, and this is what it says.
+        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => {
+            format!("the Redis of REDIS_URL is a replica, and only a primary takes writes: {text}")
+        }
+        ErrorKind::Server(ServerErrorKind::BusyLoading) => format!("Redis is still reading its data: {text}"),
+        ErrorKind::Server(_) | ErrorKind::Extension => format!("Redis refuses: {text}"),
+        _ => tls(&text).unwrap_or_else(|| format!("Redis does not answer: {text}")),
+    }
 }
 
 /// Whether the server did not accept who we are.

@@ -8,6 +8,8 @@ use amazon_pay_ipn::sandbox::{
     Forgery, NotificationType, ObjectType, Sandbox, SandboxSettings, SignatureVersion, SignedMessage,
 };
 use amazon_pay_ipn::sns::SnsSettings;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -107,5 +109,25 @@ async fn topics_of_other_regions_are_not_even_looked_at() {
     let lesson = Lesson::start(Region::Eu).await;
     lesson.post(&lesson.sandbox.sign(&lesson.ipn(), SignatureVersion::V2)).await;
     assert_eq!(lesson.topics(), Vec::<String>::new());
+    lesson.end().await;
+}
+
+#[tokio::test]
+async fn who_sends_slowly_keeps_nobody_from_learning() {
+    let lesson = Lesson::start(Region::Na).await;
+    let address = lesson.url.strip_prefix("http://").and_then(|rest| rest.strip_suffix("/ipn")).expect("an address");
+    let mut slow = Vec::new();
+    for _ in 0..64 {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        let head = "POST /ipn HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\nexpect: 100-continue\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("it is sent");
+        // Whoever is told to go on is being read, and sends nothing more; whoever is not told is turned away.
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.expect("an answer");
+        slow.push(stream);
+    }
+    lesson.post(&lesson.sandbox.sign(&lesson.ipn(), SignatureVersion::V2)).await;
+    assert_eq!(lesson.topics(), [lesson.sandbox.topic_arn()]);
+    drop(slow);
     lesson.end().await;
 }

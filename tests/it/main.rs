@@ -15,6 +15,7 @@ mod process;
 mod processes;
 mod protocol;
 mod recovery;
+mod redis_connection;
 mod redis_security;
 mod review;
 mod support;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use amazon_pay_ipn::clock::Clock;
 use amazon_pay_ipn::sandbox::redis_server::RedisServer;
 use amazon_pay_ipn::sandbox::{Fault, Gate, Operation, PermissionSpec, Sandbox, SandboxSettings};
+use amazon_pay_ipn::sns::Check;
 use serde_json::json;
 
 use crate::process::{Environment, Served, TOKEN, program, run, text, until};
@@ -173,4 +174,26 @@ fn verify_that_cannot_be_used_is_wrong_usage() {
     assert!(told.contains("/nowhere/message"), "{told}");
     assert_eq!(run(&mut program(&["verify"])).status.code(), Some(2));
     assert_eq!(run(&mut program(&["verify", "x", "--topic", "nonsense"])).status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn what_alarms_watch_is_there_at_zero_before_it_first_happens() {
+    let world = World::ready().await;
+    let served = Served::start(&world.environment);
+    let answer = world.http.get(format!("http://{}/metrics", served.internal)).send().await;
+    let metrics = answer.expect("an answer").text().await.expect("a body");
+    let mut expected: Vec<String> = ["held", "fetched", "unacceptable", "failed", "remembered", "over_budget"]
+        .map(|outcome| format!("sns_certificates_total{{outcome=\"{outcome}\"}} 0"))
+        .into();
+    for check in Check::ALL {
+        expected.push(format!("ipn_refused_total{{check=\"{}\"}} 0", check.as_str()));
+    }
+    for chain in ["proven", "unproven", "pinned"] {
+        for version in [1, 2] {
+            expected.push(format!("sns_verified_total{{chain=\"{chain}\",signature_version=\"{version}\"}} 0"));
+        }
+    }
+    for line in expected {
+        assert!(metrics.lines().any(|found| found == line), "{line} is missing in\n{metrics}");
+    }
 }

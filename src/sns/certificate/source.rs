@@ -42,6 +42,9 @@ pub(in crate::sns) enum CertificateSource {
     Fixed(Arc<SigningCertificate>),
 }
 
+/// What is counted, so that it is there at zero before it first happens: alarms need that.
+const OUTCOMES: [&str; 6] = ["held", "fetched", "unacceptable", "failed", "remembered", "over_budget"];
+
 impl CertificateSource {
     /// The certificate at `url`. It need not be acceptable: the caller judges it.
     pub(in crate::sns) async fn obtain(
@@ -116,6 +119,9 @@ impl Web {
             .timeout(timeout)
             .build()
             .map_err(|error| FetchError::Request(Arc::new(error)))?;
+        for outcome in OUTCOMES {
+            counter(outcome).increment(0);
+        }
         let held = Cache::new(MAX_HELD);
         let failures = Cache::builder().max_capacity(MAX_FAILURES_HELD).time_to_live(FAILURE_LIFE).build();
         let (budget, expected) = (Budget::default(), Mutex::default());
@@ -239,8 +245,12 @@ impl Budget {
     }
 }
 
+fn counter(outcome: &'static str) -> metrics::Counter {
+    metrics::counter!(metric::SNS_CERTIFICATES, "outcome" => outcome)
+}
+
 fn count(outcome: &'static str) {
-    metrics::counter!(metric::SNS_CERTIFICATES, "outcome" => outcome).increment(1);
+    counter(outcome).increment(1);
 }
 
 fn is_acceptable(certificate: &SigningCertificate, expected_name: &str, now: Timestamp) -> bool {
