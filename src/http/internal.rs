@@ -81,24 +81,26 @@ async fn authorize(State(state): State<ApiState>, request: Request, next: Next) 
     }
 }
 
-/// Ready means: Redis answers and knows the account. What is wrong with its durability is shown, and is no reason to stop.
+/// Ready means: Redis answers, knows the account, and is no replica. What is wrong with its durability is shown, and is no reason to stop.
 async fn ready(State(state): State<ApiState>) -> Response {
     let store = &state.0.store;
     let account = match store.account().await {
         Ok(account) => account,
         Err(error) => return Problem::from(error).into_response(),
     };
-    let complaints = match store.server_status().await {
-        Ok(status) => status.complaints(),
+    let server = match store.server_status().await {
+        Ok(server) => server,
         Err(error) => return Problem::from(error).into_response(),
     };
+    let (ready, complaints) = (!server.is_replica, server.complaints());
     let body = json!({
-        "ready": true,
+        "ready": ready,
         "stoppedSince": account.stopped_since,
         "recovering": account.recovering,
         "complaints": complaints,
     });
-    (StatusCode::OK, Json(body)).into_response()
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
 }
 
 async fn metrics_page(State(state): State<ApiState>) -> Response {

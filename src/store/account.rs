@@ -62,6 +62,8 @@ pub struct ServerStatus {
     pub append_fsync: Option<String>,
     /// `maxmemory-policy`.
     pub eviction: Option<String>,
+    /// Nothing can be written here: the address of Redis leads to a replica.
+    pub is_replica: bool,
 }
 
 impl ServerStatus {
@@ -69,6 +71,9 @@ impl ServerStatus {
     #[must_use]
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints = Vec::new();
+        if self.is_replica {
+            complaints.push("this Redis is a replica: nothing can be written to it".to_owned());
+        }
         if self.append_only == Some(false) {
             complaints.push(
                 "appendonly is off: an accepted notification or a marked send can be lost; set it to yes".to_owned(),
@@ -252,7 +257,9 @@ impl Store {
         let policy: redis::RedisResult<HashMap<String, String>> =
             redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(&mut handle).await;
         settings.extend(policy.unwrap_or_default());
+        let replication: String = redis::cmd("INFO").arg("replication").query_async(&mut handle).await?;
         Ok(ServerStatus {
+            is_replica: replication.lines().any(|line| line == "role:slave"),
             append_only: settings.get("appendonly").map(|value| value == "yes"),
             append_fsync: settings.remove("appendfsync"),
             eviction: settings.remove("maxmemory-policy"),

@@ -97,3 +97,17 @@ async fn a_connection_that_falls_silent_is_left_after_one_command() {
     app.store.account().await.expect("a new connection answers");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn on_a_replica_the_service_is_not_ready() {
+    let app = TestApp::start().await;
+    assert_eq!(app.get("/readyz").await.status, 200);
+    // Its primary does not exist: it goes on serving what it has, and refuses writes.
+    let mut connection = app.connection().await;
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).exec_async(&mut connection).await.expect("it obeys");
+    let answer = app.get("/readyz").await;
+    assert_eq!((answer.status, &answer.body["ready"]), (503, &serde_json::json!(false)), "{}", answer.body);
+    redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut connection).await.expect("it obeys");
+    assert_eq!(app.get("/readyz").await.status, 200);
+    app.finish().await;
+}
