@@ -469,7 +469,7 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, options: &Options) -> Settin
             base_url: Some(sandbox.base_url().to_owned()),
             timeout: options.timeout,
         },
-        policy: Policy { confirmation_delay: X, ..Policy::for_region(Region::Na) },
+        policies: Policy { confirmation_delay: X, ..Policy::for_region(Region::Na) }.into(),
         account,
         workers: 1,
         clock_offset_file: None,
