@@ -40,6 +40,7 @@ const MONTH_PARKS: RangeInclusive<u32> = 0..=12;
 const MONTH_SPREAD: Bounds = Bounds { least: Duration::ZERO, most: Duration::from_hours(3 * 24), text: "0s to 3d" };
 
 /// What a duration may be.
+#[derive(Clone, Copy)]
 struct Bounds {
     least: Duration,
     most: Duration,
@@ -516,7 +517,7 @@ mod tests {
 
     #[test]
     fn there_are_at_most_fifty_policies_and_names_have_at_most_32_characters() {
-        let file = |many: usize| (0..many).map(|n| format!("[policies.p{n}]\n")).collect::<String>();
+        let file = |many: usize| (0..many).map(|n| format!("[policies.p{n}]")).collect::<Vec<_>>().join("\n");
         assert!(wrong(&file(50)).is_empty());
         assert_eq!(wrong(&file(51)), ["policies: expected at most 50, got 51"]);
         assert!(wrong(&format!("[policies.{}]", "x".repeat(32))).is_empty());

@@ -148,18 +148,18 @@ fn walk(verdict: &Verdict, from: Timestamp, policy: &Policy, id: Option<&IntentI
                 steps.push((What::Attempt(attempts), at));
                 at
             }
-            Why::Attempt => match progress.month_turn.filter(|_| progress.month_parks > parks) {
-                Some(turn) => {
+            Why::Attempt => {
+                if let Some(turn) = progress.month_turn.filter(|_| progress.month_parks > parks) {
                     steps.push((What::NewMonth(turn), at));
+                    // Had it been Amazon's old month still, nothing but time would have been lost.
                     at.max(later(turn, MONTH_DOUBT))
-                }
-                None => {
+                } else {
                     if steps.len() == 1 {
                         steps.push((What::OldMonth, at));
                     }
                     at
                 }
-            },
+            }
         };
     }
     let end = end_of(&draft.intent, verdict, policy);

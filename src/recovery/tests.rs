@@ -3,6 +3,7 @@
 
 mod decisions;
 mod endings;
+mod policies;
 mod properties;
 mod rows;
 mod table;

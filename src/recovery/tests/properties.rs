@@ -89,8 +89,12 @@ prop_compose! {
         released_by_notification_at in option::of(time()),
         closing_since in option::weighted(0.2, time()),
         look_at in option::of(time()),
+        policy in option::weighted(0.2, select(vec!["default", "gone"])),
+        policy_missed in any::<bool>(),
     ) -> ChargeIntent {
         let mut intent = intent();
+        intent.policy = policy.map(|name| name.parse().unwrap());
+        intent.progress.policy_missed = policy_missed;
         intent.number = number;
         intent.cancel_requested_at = cancel_requested_at;
         intent.progress.stage = stage;
