@@ -121,15 +121,13 @@ impl Policy {
         end_of(self.window, intent)
     }
 
-    /// When the time for a new number ends: the window's end, or an earlier one for the reason that the intent waits after.
+    /// When the time for a new number ends: the window's end, or an earlier one for what the intent waits for, the buyer or the clock
+    /// after a decline of one kind.
     #[must_use]
     pub fn attempts_end(&self, intent: &ChargeIntent) -> Timestamp {
-        let parked = matches!(intent.stage(), Stage::Parked { park: Park::Instrument { .. }, .. });
-        let of_reason = match reason_of(intent) {
-            _ if parked => self.hard_window,
-            Some(Decline::HardDeclined) => self.hard_window,
-            Some(reason) => self.retries_after(reason).and_then(|retries| retries.window),
-            None => None,
+        let of_reason = match intent.stage() {
+            Stage::Parked { park: Park::Instrument { .. }, .. } => self.hard_window,
+            _ => reason_of(intent).and_then(|reason| self.retries_after(reason)?.window),
         };
         end_of(of_reason.map_or(self.window, |window| window.min(self.window)), intent)
     }

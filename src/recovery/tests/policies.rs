@@ -108,6 +108,10 @@ fn a_shorter_window_after_soft_declines_ends_them_and_one_for_the_buyer_ends_the
     let looked = |by| only(decided_by(&policies, parked.intent.clone(), after(by)));
     assert!(is_parked_for_instrument(&looked(9 * DAY)));
     assert_eq!(end(&looked(10 * DAY)), ("HardDeclined", Outcome::Verified));
+    let mut mended = parked.intent;
+    mended.progress.stage = Stage::Scheduled { at: after(9 * DAY), why: Why::Attempt };
+    let policy = policies.default_policy();
+    assert_eq!(policy.attempts_end(&mended), after(30 * DAY), "what the buyer mended in time may be late");
 }
 
 #[test]
@@ -296,7 +300,7 @@ fn answer() -> impl Strategy<Value = Verdict> {
 
 /// A new number is about to be sent: what must hold then, whatever the policy.
 fn check_attempt(before: &ChargeIntent, now: Timestamp, policy: &Policy) {
-    assert!(before.progress.attempts < policy.max_attempts);
+    assert!(before.progress.attempts < policy.attempts_at_most(before));
     assert!(now < policy.window_end(before) && now < policy.attempts_end(before));
     let asked_for = matches!(before.progress.trigger, Trigger::Submit | Trigger::InstrumentUpdate);
     let quiet_end = policy.quiet.as_ref().and_then(|quiet| quiet.end_after(now));
@@ -321,7 +325,7 @@ proptest! {
         charge.progress.stage = Stage::Scheduled { at: begin, why: Why::Attempt };
         for (step, (verdict, late)) in answers.into_iter().enumerate() {
             let Some(due) = due(&charge, &policy) else { break };
-            let now = if step == 0 { begin } else { later(due, Duration::from_mins(late.saturating_sub(1000))) };
+            let now = if step == 0 { begin } else { later(due, Duration::from_mins(10 * late.saturating_sub(1000))) };
             let mut view = view(PermissionState::Chargeable, &[]);
             view.instrument = Some(digest(&format!("card {step}")));
             let decision = decide(&case(vec![charge.clone()]), &findings(Look::Seen(view)), now, &policies, OURS);
