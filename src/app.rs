@@ -77,9 +77,12 @@ impl App {
             warn!(%topic, "the name of this topic does not end in AMAZON_PAY_MERCHANT_ID: is it Amazon Pay's topic for this account?");
         }
         let shutdown = CancellationToken::new();
-        let policy = Arc::new(settings.policy.clone());
+        let policies = Arc::new(settings.policies.clone());
+        for warning in policies.warnings() {
+            warn!(warning, "a recovery policy is allowed, and unwise");
+        }
         let environment = settings.account.environment;
-        let reconciler = Reconciler::new(store.clone(), amazon, policy, environment, clock.clone(), shutdown.clone());
+        let reconciler = Reconciler::new(store.clone(), amazon, policies, environment, clock.clone(), shutdown.clone());
         let public = bind(settings.listen_addr).await?;
         let internal = bind(settings.internal_listen_addr).await?;
         Ok(Self {
@@ -164,7 +167,9 @@ impl App {
         let subscriber = Subscriber::new(&settings.sns);
         let merchant = settings.account.merchant.clone();
         let ipn = IpnState::new(verifier, subscriber, store.clone(), merchant, request_limits);
-        let api = ApiState::new(store.clone(), settings.account.clone(), clock, settings.internal_api_token, metrics);
+        let policies = Arc::new(settings.policies);
+        let token = settings.internal_api_token;
+        let api = ApiState::new(store.clone(), settings.account.clone(), policies, clock, token, metrics);
 
         info!(
             public = %public.local_addr()?,

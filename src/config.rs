@@ -4,6 +4,7 @@
 //! was expected. Secrets come from files only. What moves the trust (other API hosts, other certificate names, a movable clock) is for
 //! sandboxes and is refused in a live environment.
 
+pub mod policy_file;
 mod reader;
 mod redis;
 
@@ -15,8 +16,8 @@ use secrecy::SecretString;
 
 use crate::amazon_pay::ClientSettings;
 use crate::clock::Clock;
-use crate::model::ids::Account;
-use crate::recovery::policy::Policy;
+use crate::model::ids::{Account, Region};
+use crate::recovery::policies::Policies;
 use crate::sns::SnsSettings;
 use crate::store::StoreSettings;
 use crate::telemetry::LogFormat;
@@ -110,6 +111,8 @@ settings! {
     update_payment_method_url = "UPDATE_PAYMENT_METHOD_URL", "update-payment-method-url";
     /// Time zone in which the monthly limit turns [default: America/Los_Angeles, UTC or Asia/Tokyo by region]
     monthly_limit_time_zone = "MONTHLY_LIMIT_TIME_ZONE", "monthly-limit-time-zone";
+    /// TOML file with the recovery policies [default: none, the built-in policy]
+    recovery_policy_file = "RECOVERY_POLICY_FILE", "recovery-policy-file";
     /// Reconciliations at a time in this process [default: 4]
     workers = "WORKERS", "workers";
     /// json or text [default: json]
@@ -158,7 +161,7 @@ pub struct Settings {
     /// Amazon Pay.
     pub amazon_pay: ClientSettings,
     /// When and how often a charge is tried.
-    pub policy: Policy,
+    pub policies: Policies,
     /// Reconciliations at a time.
     pub workers: usize,
     /// Moves this process ahead of time; never in a live environment.
@@ -226,6 +229,21 @@ pub fn read_internal_address(given: Given) -> Result<SocketAddr, Vec<Mistake>> {
             }
             Ok(address)
         }
+        _ => Err(reader.mistakes),
+    }
+}
+
+/// What `policy explain` goes by: the policies of a region, that of the settings (or na) if none is given.
+///
+/// # Errors
+/// All mistakes at once.
+pub fn read_policies(given: Given, region: Option<Region>) -> Result<(Policies, Region), Vec<Mistake>> {
+    let mut reader = Reader::new(given);
+    let region = region.or_else(|| reader.region_or_na());
+    let x = reader.confirmation_delay();
+    let policies = reader.policies(region, x);
+    match (policies, region) {
+        (Some(policies), Some(region)) if reader.mistakes.is_empty() => Ok((policies, region)),
         _ => Err(reader.mistakes),
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 #[cfg(feature = "sandbox")]
 use amazon_pay_ipn::cli::{demo, trigger};
-use amazon_pay_ipn::cli::{healthcheck, init, serve, verify};
+use amazon_pay_ipn::cli::{healthcheck, init, policy, serve, verify};
 use amazon_pay_ipn::config::Given;
 use clap::{Parser, Subcommand};
 
@@ -22,6 +22,7 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     Init(Box<init::InitArgs>),
     Verify(verify::VerifyArgs),
+    Policy(policy::PolicyArgs),
     /// Ask the running service whether it is ready
     Healthcheck(Box<Given>),
     /// Watch the whole service at work, on real parts and simulated time; needs nothing but redis-server
@@ -39,6 +40,7 @@ async fn main() -> ExitCode {
         Command::Serve(args) => serve::run(*args).await,
         Command::Init(args) => init::run(*args).await,
         Command::Verify(args) => verify::run(args).await,
+        Command::Policy(args) => policy::run(&args),
         Command::Healthcheck(given) => healthcheck::run(*given).await,
         #[cfg(feature = "sandbox")]
         Command::Demo => demo::run().await,

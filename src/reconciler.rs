@@ -25,7 +25,9 @@ use crate::model::verdict::Verdict;
 use crate::recovery::decide::{
     ACCOUNT_PROBE, Act, Case, Decision, Findings, HintFate, decide, decide_again, due, plan,
 };
-use crate::recovery::policy::{Policy, later};
+use crate::recovery::draft::Draft;
+use crate::recovery::policies::Policies;
+use crate::recovery::policy::later;
 use crate::recovery::settle::settle;
 use crate::store::reconciliations::{Claim, Claimed, Commit, Committed, HintChange, Marked, Renewed, Send};
 use crate::store::{LEASE_MARGIN, Store, StoreError};
@@ -55,7 +57,7 @@ const COMMIT_TRIES: u32 = 3;
 pub struct Reconciler {
     store: Store,
     amazon: Arc<AmazonPay>,
-    policy: Arc<Policy>,
+    policies: Arc<Policies>,
     environment: Environment,
     clock: Clock,
     shutdown: CancellationToken,
@@ -95,12 +97,12 @@ impl Reconciler {
     pub fn new(
         store: Store,
         amazon: Arc<AmazonPay>,
-        policy: Arc<Policy>,
+        policies: Arc<Policies>,
         environment: Environment,
         clock: Clock,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { store, amazon, policy, environment, clock, shutdown, skew_told_ms: Arc::default() }
+        Self { store, amazon, policies, environment, clock, shutdown, skew_told_ms: Arc::default() }
     }
 
     /// Steps until told to stop.
@@ -173,8 +175,9 @@ impl Reconciler {
             intents: claim.intents.clone(),
         };
         let findings = self.gather(claim, &mut case).await?;
-        let mut decision = decide(&case, &findings, self.now(claim), &self.policy, self.environment);
+        let mut decision = decide(&case, &findings, self.now(claim), &self.policies, self.environment);
         count_sweep(&case, &decision);
+        log_missing_policies(&case, &decision);
         if matches!(findings.look, Look::Failed | Look::AccountFault) {
             metrics::counter!(metric::LOOKS_FAILED).increment(1);
             let next_try = decision.not_before.map(tracing::field::display);
@@ -313,7 +316,8 @@ impl Reconciler {
         }
         // The point of no return is behind us: no early exit until the verdict is in the draft.
         let verdict = self.amazon.send(signed).await;
-        settle(draft, &verdict, self.now(claim), &self.policy);
+        let policy = self.policies.of(&draft.intent);
+        settle(draft, &verdict, self.now(claim), policy);
         metrics::counter!(metric::CHARGES_SENT, "verdict" => verdict_name(&verdict).to_owned()).increment(1);
         info!(
             intent = %draft.intent.id,
@@ -337,7 +341,7 @@ impl Reconciler {
         if look.view().is_none() {
             decision.drafts[index].intent.progress.look_at = Some(later(now, NOT_MARKED_DELAY));
         }
-        decide_again(case, decision, look, now, &self.policy, self.environment)
+        decide_again(case, decision, look, now, &self.policies, self.environment)
     }
 
     /// An authorisation that appeared after a cancellation is canceled at Amazon.
@@ -405,7 +409,7 @@ impl Reconciler {
             .iter()
             .zip(&case.intents)
             .filter(|(draft, before)| draft.intent != **before || !draft.events.is_empty())
-            .map(|(draft, _)| (&draft.intent, due(&draft.intent, &self.policy), draft.events.as_slice()))
+            .map(|(Draft { intent, events, .. }, _)| (intent, due(intent, self.policies.of(intent)), events.as_slice()))
             .collect();
         let hints: Vec<_> = claim
             .hints
@@ -435,6 +439,16 @@ fn count_sweep(case: &Case, decision: &Decision) {
     if known && case.hints.is_empty() && case.record.state != decision.record.state {
         metrics::counter!(metric::FOUND_BY_SWEEP).increment(1);
         info!(permission = %case.permission, "a change was found by the sweep, not by a notification");
+    }
+}
+
+/// The alert tells the other systems, and this whoever reads the log; once like it.
+fn log_missing_policies(case: &Case, decision: &Decision) {
+    for (before, draft) in case.intents.iter().zip(&decision.drafts) {
+        if draft.intent.progress.policy_missed && !before.progress.policy_missed {
+            let policy = draft.intent.policy.as_ref().map(tracing::field::display);
+            warn!(intent = %draft.intent.id, policy, "the policy of a charge is not in RECOVERY_POLICY_FILE: the default one is used");
+        }
     }
 }
 

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod healthcheck;
 pub mod init;
 mod mistakes;
+pub mod policy;
 pub mod serve;
 #[cfg(feature = "sandbox")]
 pub mod trigger;

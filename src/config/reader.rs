@@ -1,5 +1,6 @@
 //! From text to values, one setting at a time. Everything is read before anything is given up, so that all mistakes are found.
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,10 +8,11 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Given, Mistake, Settings};
+use super::{Given, Mistake, Settings, policy_file};
 use crate::amazon_pay::{ClientSettings, DEFAULT_TIMEOUT};
 use crate::clock::Clock;
 use crate::model::ids::{Account, Environment, MerchantId, Region};
+use crate::recovery::policies::Policies;
 use crate::recovery::policy::Policy;
 use crate::sns::{SnsSettings, TopicArn};
 use crate::store::{Bounds, LEASE_MARGIN, StoreSettings};
@@ -23,6 +25,8 @@ const MIN_TOKEN_CHARS: usize = 16;
 const MIN_LIVE_TIMEOUT: Duration = Duration::from_secs(35);
 /// A process that is told to stop has 60 s: for the call in hand, and for storing what it said.
 const MAX_TIMEOUT: Duration = Duration::from_secs(45);
+
+const POLICY_FILE: &str = "RECOVERY_POLICY_FILE";
 
 /// Reads settings and collects mistakes.
 pub(super) struct Reader {
@@ -47,7 +51,8 @@ impl Reader {
         let key_id = self.given.amazon_pay_public_key_id.clone();
         let key = self.required_file("AMAZON_PAY_PRIVATE_KEY_FILE", self.given.amazon_pay_private_key_file.clone());
         let workers = self.workers();
-        let policy = self.policy(account.as_ref());
+        let region = account.as_ref().map(|account| account.region);
+        let policies = self.policies(region, store.as_ref().map(|store| store.confirmation_delay));
         self.check_log_format();
         self.refuse_sandbox_settings_in_live(account.as_ref());
         self.check_times(account.as_ref(), store.as_ref(), sns.as_ref(), timeout);
@@ -56,7 +61,7 @@ impl Reader {
             listen_addr: listen_addr?,
             internal_listen_addr: internal_listen_addr?,
             internal_api_token: internal_api_token?,
-            policy: Policy { confirmation_delay: store.confirmation_delay, ..policy? },
+            policies: policies?,
             amazon_pay: ClientSettings {
                 account: account.clone(),
                 public_key_id: key_id?,
@@ -209,7 +214,7 @@ impl Reader {
         let journal = self.duration("JOURNAL_RETENTION", self.given.journal_retention.clone(), 30 * DAY);
         let events = self.duration("EVENT_RETENTION", self.given.event_retention.clone(), 30 * DAY);
         let intents = self.duration("INTENT_RETENTION", self.given.intent_retention.clone(), 400 * DAY);
-        let x = self.duration("CONFIRMATION_DELAY", self.given.confirmation_delay.clone(), Duration::from_mins(30));
+        let x = self.confirmation_delay();
         Some(StoreSettings {
             url: url?,
             tls: tls?,
@@ -285,7 +290,56 @@ impl Reader {
         workers
     }
 
-    fn policy(&mut self, account: Option<&Account>) -> Option<Policy> {
+    pub(super) fn confirmation_delay(&mut self) -> Option<Duration> {
+        self.duration("CONFIRMATION_DELAY", self.given.confirmation_delay.clone(), Duration::from_mins(30))
+    }
+
+    /// The region of the settings; na where they have none.
+    pub(super) fn region_or_na(&mut self) -> Option<Region> {
+        match self.given.amazon_pay_region.clone() {
+            Some(text) => self.parsed("AMAZON_PAY_REGION", &text),
+            None => Some(Region::Na),
+        }
+    }
+
+    /// The policy without a file, and over it what the file states.
+    pub(super) fn policies(&mut self, region: Option<Region>, x: Option<Duration>) -> Option<Policies> {
+        let base = self.policy(region, x);
+        let path = self.given.recovery_policy_file.clone();
+        let Some(path) = path else { return base.map(Policies::from) };
+        let text = self.policy_text(&path)?;
+        // Where the account is not known its region is not either; the mistakes of the file are found all the same.
+        let checked = policy_file::parse(&text, base.as_ref().unwrap_or(&Policy::for_region(Region::Na)));
+        match checked {
+            Ok(policies) => base.map(|_| policies),
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    self.mistake(POLICY_FILE, mistake.to_string());
+                }
+                None
+            }
+        }
+    }
+
+    fn policy_text(&mut self, path: &str) -> Option<String> {
+        let mut text = String::new();
+        let read =
+            std::fs::File::open(path).and_then(|file| file.take(policy_file::MAX_BYTES + 1).read_to_string(&mut text));
+        match read {
+            Ok(bytes) if bytes as u64 <= policy_file::MAX_BYTES => Some(text),
+            Ok(_) => {
+                let most = policy_file::MAX_BYTES;
+                self.mistake(POLICY_FILE, format!("the file {path} is larger than {most} bytes"));
+                None
+            }
+            Err(error) => {
+                self.mistake(POLICY_FILE, format!("the file {path} cannot be read: {error}"));
+                None
+            }
+        }
+    }
+
+    fn policy(&mut self, region: Option<Region>, x: Option<Duration>) -> Option<Policy> {
         let zone = match self.given.monthly_limit_time_zone.clone() {
             None => None,
             Some(name) => {
@@ -301,13 +355,14 @@ impl Reader {
         if url.as_ref().is_some_and(|url| !url.starts_with("https://") || !url.contains("{chargePermissionId}")) {
             self.mistake("UPDATE_PAYMENT_METHOD_URL", "expected an https:// URL that contains {chargePermissionId}");
         }
-        let mut policy = Policy::for_region(account?.region);
+        let mut policy = Policy::for_region(region?);
         if let Some(zone) = zone {
             policy.month_zone = zone;
         }
         if let Some(url) = url {
             policy.update_url = url;
         }
+        policy.confirmation_delay = x?;
         Some(policy)
     }
 
@@ -455,12 +510,58 @@ mod tests {
     }
 
     #[test]
+<<<<<<< HEAD
     fn learning_refuses_what_serving_would_refuse() {
         let (token, key) = (file("a-token-of-sixteen"), file("a key"));
         let given = Given { log_format: set("xml"), sns_max_message_age: set("soon"), ..complete(&token, &key) };
         let Err(mistakes) = crate::config::read_learning(given) else { panic!("two settings are wrong") };
         let names: Vec<_> = mistakes.iter().map(|mistake| mistake.name).collect();
         assert_eq!(names, ["SNS_MAX_MESSAGE_AGE", "LOG_FORMAT"]);
+=======
+    fn each_mistake_in_the_policy_file_is_one_of_its_setting_and_names_its_path() {
+        let (token, key) = (file("a-token-of-sixteen"), file("a key"));
+        let policies = file("[default]\nwindow = '1h'\n[policies.gentle]\nsoft_declined.schedule = ['3x']\n");
+        let mut given = complete(&token, &key);
+        given.workers = set("0");
+        given.recovery_policy_file = set(&policies.path().display().to_string());
+        let mistakes: Vec<String> = read(given).unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            mistakes,
+            [
+                "WORKERS: expected a number from 1 to 64, got \"0\"",
+                "RECOVERY_POLICY_FILE: default.window: expected 1d to 90d, got \"1h\"",
+                "RECOVERY_POLICY_FILE: policies.gentle.soft_declined.schedule[0]: expected a duration such as 3d, got \"3x\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_policy_file_that_is_missing_too_large_or_no_text_is_a_mistake_and_an_empty_one_is_none() {
+        let path = |file: &NamedTempFile| file.path().display().to_string();
+        let at_most = file(&"#".repeat(64 * 1024));
+        let too_large = file(&"#".repeat(64 * 1024 + 1));
+        let mut binary = NamedTempFile::new().unwrap();
+        binary.write_all(&[0xff, 0xfe]).unwrap();
+        for name in ["/nowhere".to_owned(), path(&too_large), path(&binary)] {
+            assert_eq!(wrong(|given| given.recovery_policy_file = set(&name)), ["RECOVERY_POLICY_FILE"], "{name}");
+        }
+        assert!(wrong(|given| given.recovery_policy_file = set(&path(&at_most))).is_empty());
+    }
+
+    #[test]
+    fn what_the_send_protocol_needs_holds_for_every_policy_of_the_file() {
+        let (token, key) = (file("a-token-of-sixteen"), file("a key"));
+        let policies = file("[policies.gentle]\nwindow = '9d'\n");
+        let mut given = complete(&token, &key);
+        given.confirmation_delay = set("40m");
+        given.monthly_limit_time_zone = set("Europe/Berlin");
+        given.recovery_policy_file = set(&policies.path().display().to_string());
+        let settings = read(given).unwrap();
+        for (name, policy) in settings.policies.all() {
+            assert_eq!(policy.confirmation_delay, Duration::from_mins(40), "{name}");
+            assert_eq!(policy.month_zone, TimeZone::get("Europe/Berlin").unwrap(), "{name}");
+        }
+>>>>>>> wip-policy
     }
 
     #[test]

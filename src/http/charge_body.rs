@@ -6,14 +6,17 @@ use serde::de::IgnoredAny;
 
 use super::problem::FieldError;
 use crate::model::charge_request::{Channel, ChargeInitiator, ChargeRequest, MerchantMetadata, ProviderMetadata};
-use crate::model::ids::{Account, ChargePermissionId, Environment, IntentId};
+use crate::model::ids::{Account, ChargePermissionId, Environment, IntentId, PolicyName};
 use crate::model::money::{Currency, Money};
+use crate::recovery::policies::Policies;
 use crate::store::charges::{Declared, Submission};
 
 /// Longest soft descriptor (guides G12).
 const MAX_SOFT_DESCRIPTOR_CHARS: usize = 16;
 /// Longest text of metadata that Amazon takes.
 const MAX_METADATA_CHARS: usize = 255;
+/// Of a wrong value so much is shown.
+const MAX_SHOWN_CHARS: usize = 80;
 /// No intent comes near this number.
 const MAX_NUMBER: u32 = 10_000;
 /// No charge is planned further ahead than this many days.
@@ -37,6 +40,7 @@ struct Body {
     platform_id: Option<String>,
     simulation_code: Option<String>,
     not_before: Option<Timestamp>,
+    policy: Option<String>,
     #[serde(default)]
     new: bool,
     last_number: Option<u32>,
@@ -58,8 +62,13 @@ struct MerchantMetadataBody {
     custom_information: Option<IgnoredAny>,
 }
 
-/// Reads a submission for the account.
-pub(super) fn read(bytes: &[u8], account: &Account, now: Timestamp) -> Result<Submission, Vec<FieldError>> {
+/// Reads a submission for the account, which may choose one of the policies.
+pub(super) fn read(
+    bytes: &[u8],
+    account: &Account,
+    policies: &Policies,
+    now: Timestamp,
+) -> Result<Submission, Vec<FieldError>> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let body: Body = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
@@ -72,7 +81,7 @@ pub(super) fn read(bytes: &[u8], account: &Account, now: Timestamp) -> Result<Su
         }]);
     }
     let mut checker = Checker { errors: Vec::new() };
-    let submission = checker.check(body, account, now);
+    let submission = checker.check(body, account, policies, now);
     match submission {
         Some(submission) if checker.errors.is_empty() => Ok(submission),
         _ => Err(checker.errors),
@@ -111,7 +120,7 @@ impl Checker {
         text.parse().map_err(|error: T::Err| self.wrong(field, error.to_string())).ok()
     }
 
-    fn check(&mut self, body: Body, account: &Account, now: Timestamp) -> Option<Submission> {
+    fn check(&mut self, body: Body, account: &Account, policies: &Policies, now: Timestamp) -> Option<Submission> {
         let id = self.parsed::<IntentId>("id", &body.id);
         let permission = self.parsed::<ChargePermissionId>("chargePermissionId", &body.charge_permission_id);
         let amount = self.amount(&body.charge_amount, account);
@@ -128,6 +137,7 @@ impl Checker {
         if body.not_before.is_some_and(|at| at.duration_since(now).as_hours() > MAX_AHEAD_DAYS * 24) {
             self.wrong("notBefore", format!("expected a time within {MAX_AHEAD_DAYS} days"));
         }
+        let policy = body.policy.as_deref().map(|name| self.policy(name, policies));
         let declared = match (body.new, body.last_number) {
             (true, Some(_)) => {
                 self.wrong("lastNumber", "cannot be given with new: true");
@@ -156,6 +166,7 @@ impl Checker {
                 platform_id: body.platform_id,
                 simulation_code: body.simulation_code,
             },
+            policy: policy.map_or(Some(None), |chosen| chosen.map(Some))?,
             not_before: body.not_before,
             declared: declared?,
         })
@@ -202,6 +213,16 @@ impl Checker {
         }
     }
 
+    fn policy(&mut self, name: &str, policies: &Policies) -> Option<PolicyName> {
+        let chosen = name.parse().ok().filter(|name| policies.get(name).is_some());
+        if chosen.is_none() {
+            let known: Vec<&str> = policies.names().collect();
+            let name: String = name.chars().take(MAX_SHOWN_CHARS).collect();
+            self.wrong("policy", format!("expected one of the policy file: {}; got {name:?}", known.join(", ")));
+        }
+        chosen
+    }
+
     fn text(&mut self, field: &str, text: Option<&str>) {
         if text.is_some_and(|text| text.chars().count() > MAX_METADATA_CHARS || text.chars().any(char::is_control)) {
             self.wrong(
@@ -218,9 +239,15 @@ mod tests {
 
     use super::*;
     use crate::model::ids::Region;
+    use crate::recovery::policy::Policy;
 
     fn account() -> Account {
         Account { merchant: "A1".parse().unwrap(), environment: Environment::Live, region: Region::Na }
+    }
+
+    fn policies() -> Policies {
+        let policy = Policy::for_region(Region::Na);
+        Policies::new(policy.clone(), [("gentle".parse().unwrap(), policy)].into())
     }
 
     fn body() -> Value {
@@ -234,7 +261,7 @@ mod tests {
         let mut body = body();
         change(&mut body);
         let now = "2026-01-30T10:00:00Z".parse().unwrap();
-        match read(body.to_string().as_bytes(), &account(), now) {
+        match read(body.to_string().as_bytes(), &account(), &policies(), now) {
             Ok(_) => vec![],
             Err(errors) => errors.into_iter().map(|error| error.field).collect(),
         }
@@ -271,6 +298,21 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_must_be_known_and_the_answer_lists_those_that_are() {
+        for name in ["gentle", "default"] {
+            assert_eq!(wrong_fields(|body| body["policy"] = json!(name)), Vec::<String>::new(), "{name}");
+        }
+        for name in ["Gentle", "harsh", "", "../x"] {
+            assert_eq!(wrong_fields(|body| body["policy"] = json!(name)), ["policy"], "{name}");
+        }
+        let mut unknown = body();
+        unknown["policy"] = json!("harsh");
+        let now = "2026-01-30T10:00:00Z".parse().unwrap();
+        let errors = read(unknown.to_string().as_bytes(), &account(), &policies(), now).unwrap_err();
+        assert_eq!(errors[0].message, "expected one of the policy file: default, gentle; got \"harsh\"");
+    }
+
+    #[test]
     fn a_soft_descriptor_needs_capture_now() {
         let wrong = wrong_fields(|body| {
             body["softDescriptor"] = json!("SHOP");
@@ -291,7 +333,7 @@ mod tests {
     #[test]
     fn a_body_that_is_no_json_object_is_refused() {
         for text in ["", "[]", "{", "null", "{}{}"] {
-            assert!(read(text.as_bytes(), &account(), Timestamp::UNIX_EPOCH).is_err(), "{text}");
+            assert!(read(text.as_bytes(), &account(), &policies(), Timestamp::UNIX_EPOCH).is_err(), "{text}");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::charge_body;
 use super::internal::ApiState;
 use super::problem::{FieldError, Problem};
 use crate::model::charge_intent::{ChargeIntent, Outcome, Park, Stage};
-use crate::model::ids::IntentId;
+use crate::model::ids::{IntentId, PolicyName};
 use crate::model::money::Money;
 use crate::store::charges::{Canceled, Submitted};
 
@@ -27,6 +27,8 @@ pub struct ChargeResource {
     charge_permission_id: String,
     charge_amount: Money,
     capture_now: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<PolicyName>,
     state: &'static str,
     /// The current number; every `charge.*` event carries it.
     number: u32,
@@ -60,6 +62,7 @@ impl From<&ChargeIntent> for ChargeResource {
             charge_permission_id: intent.request.charge_permission_id.to_string(),
             charge_amount: intent.request.charge_amount,
             capture_now: intent.request.capture_now,
+            policy: intent.policy.clone(),
             state: stage.name(),
             number: intent.number.value,
             number_status: intent.number.status.as_str(),
@@ -90,7 +93,8 @@ pub(super) async fn submit(
 ) -> Result<Response, Problem> {
     let inner = &state.0;
     let body = body.map_err(Problem::Unreadable)?;
-    let submission = charge_body::read(&body, &inner.account, inner.clock.now()).map_err(Problem::Invalid)?;
+    let submission =
+        charge_body::read(&body, &inner.account, &inner.policies, inner.clock.now()).map_err(Problem::Invalid)?;
     let id = submission.id.clone();
     let submitted = inner.store.submit_charge(&submission).await?;
     info!(intent = %id, permission = %submission.request.charge_permission_id, ?submitted, "charge submitted");

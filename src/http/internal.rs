@@ -20,6 +20,7 @@ use super::problem::Problem;
 use super::{charges, stop};
 use crate::clock::Clock;
 use crate::model::ids::Account;
+use crate::recovery::policies::Policies;
 use crate::store::Store;
 use crate::telemetry::metric;
 
@@ -35,6 +36,7 @@ pub struct ApiState(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) store: Store,
     pub(super) account: Account,
+    pub(super) policies: Arc<Policies>,
     pub(super) clock: Clock,
     token: SecretString,
     metrics: PrometheusHandle,
@@ -43,8 +45,15 @@ pub(super) struct Inner {
 impl ApiState {
     /// The state of the internal listener.
     #[must_use]
-    pub fn new(store: Store, account: Account, clock: Clock, token: SecretString, metrics: PrometheusHandle) -> Self {
-        Self(Arc::new(Inner { store, account, clock, token, metrics }))
+    pub fn new(
+        store: Store,
+        account: Account,
+        policies: Arc<Policies>,
+        clock: Clock,
+        token: SecretString,
+        metrics: PrometheusHandle,
+    ) -> Self {
+        Self(Arc::new(Inner { store, account, policies, clock, token, metrics }))
     }
 }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::charge_request::ChargeRequest;
-use super::ids::{ChargeId, IntentId};
+use super::ids::{ChargeId, IntentId, PolicyName};
 use super::permission::InstrumentDigest;
 
 /// Why an intent is held after a loss of data.
@@ -289,6 +289,9 @@ pub struct Progress {
     /// When the permission, or the pending charge, is to be looked at even if nothing happens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub look_at: Option<Timestamp>,
+    /// Whether it was told that the policy of the intent is no longer in the file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub policy_missed: bool,
 }
 
 impl Progress {
@@ -311,6 +314,7 @@ impl Progress {
             closing_since: None,
             cancel_retry_at: None,
             look_at: None,
+            policy_missed: false,
         }
     }
 
@@ -328,6 +332,8 @@ pub struct ChargeIntent {
     pub id: IntentId,
     /// What is to be charged; never changes.
     pub request: ChargeRequest,
+    /// The recovery policy it was submitted with; never changes. `None` is the default one.
+    pub policy: Option<PolicyName>,
     /// When it was submitted, by Redis time.
     pub submitted_at: Timestamp,
     /// The current number.

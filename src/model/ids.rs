@@ -94,6 +94,11 @@ id!(
     IntentId, "an id of letters, digits, '.', '_' or '-', at most 64", 64,
     |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 );
+id!(
+    /// A recovery policy of the merchant's own (`RECOVERY_POLICY_FILE`), or `default`.
+    PolicyName, "a name of a-z, 0-9 and '-', at most 32 characters", 32,
+    |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'
+);
 
 impl From<ChargePermissionId> for ObjectId {
     fn from(id: ChargePermissionId) -> Self {

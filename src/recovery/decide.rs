@@ -11,6 +11,7 @@ use serde_json::json;
 use super::draft::Draft;
 use super::gate::advance_fresh;
 use super::hints::{fate, newest_permission_hint};
+use super::policies::Policies;
 use super::policy::{Policy, Sweep, later};
 use super::{found, permission};
 use crate::model::charge::{ChargeLook, ChargeState};
@@ -153,9 +154,9 @@ fn needs_the_permission(intent: &ChargeIntent, now: Timestamp) -> bool {
 }
 
 /// What to do now. See the module documentation.
-pub fn decide(case: &Case, findings: &Findings, now: Timestamp, policy: &Policy, ours: Environment) -> Decision {
+pub fn decide(case: &Case, findings: &Findings, now: Timestamp, policies: &Policies, ours: Environment) -> Decision {
     let drafts = case.intents.iter().cloned().map(Draft::new).collect();
-    go_on(case, drafts, case.record.clone(), findings, now, policy, ours)
+    go_on(case, drafts, case.record.clone(), findings, now, policies, ours)
 }
 
 /// Judges once more after a send: the drafts go on, nothing is sent again, and the hints keep the fate they had.
@@ -164,12 +165,12 @@ pub fn decide_again(
     before: Decision,
     look: Look,
     now: Timestamp,
-    policy: &Policy,
+    policies: &Policies,
     ours: Environment,
 ) -> Decision {
     let case = Case { closed: before.closed, ..case.clone() };
     let findings = Findings { look, charges: Vec::new(), may_act: false };
-    let mut after = go_on(&case, before.drafts, before.record, &findings, now, policy, ours);
+    let mut after = go_on(&case, before.drafts, before.record, &findings, now, policies, ours);
     let mut events = before.events;
     events.append(&mut after.events);
     Decision { events, hints: before.hints, ..after }
@@ -181,7 +182,7 @@ fn go_on(
     mut record: PermissionRecord,
     findings: &Findings,
     now: Timestamp,
-    policy: &Policy,
+    policies: &Policies,
     ours: Environment,
 ) -> Decision {
     let heard_at = newest_permission_hint(case, now);
@@ -189,13 +190,16 @@ fn go_on(
     let foreign = view.is_some_and(|view| permission::is_foreign(view, ours));
     let closed = case.closed || (!foreign && view.is_some_and(|view| view.state == PermissionState::Closed));
     let mut events = Vec::new();
+    for draft in &mut drafts {
+        policies.miss(draft);
+    }
     if !foreign {
         events = permission::observe(&mut record, &case.permission, &findings.look, heard_at.is_some(), now);
-        apply_charges(&mut drafts, &mut record, &mut events, findings, now, policy, ours);
+        apply_charges(&mut drafts, &mut record, &mut events, findings, now, policies, ours);
     }
     let charges = findings.charges.as_slice();
     let reasons = record.reasons.clone();
-    let context = Context { now, policy, look: &findings.look, closed, reasons, heard_at, charges };
+    let context = Context { now, policies, look: &findings.look, closed, reasons, heard_at, charges };
     let mut wants: Vec<(usize, Want)> = Vec::new();
     for (index, draft) in drafts.iter_mut().enumerate() {
         let want = if foreign { stop_foreign(draft, now) } else { advance(draft, &context) };
@@ -209,7 +213,7 @@ fn go_on(
     }
     // While the account is at fault the look was the probe; nothing else is called.
     let act = if findings.may_act && findings.look != Look::AccountFault {
-        choose(&mut drafts, &wants, now, policy)
+        choose(&mut drafts, &wants, now, policies)
     } else {
         Act::Nothing
     };
@@ -227,7 +231,7 @@ fn apply_charges(
     events: &mut Vec<Event>,
     findings: &Findings,
     now: Timestamp,
-    policy: &Policy,
+    policies: &Policies,
     ours: Environment,
 ) {
     for (id, look) in &findings.charges {
@@ -243,7 +247,10 @@ fn apply_charges(
                 let data = json!({ "chargePermissionId": view.permission, "chargeId": id });
                 events.extend(news.then(|| Event::attention("environment_mismatch", message, data)));
             }
-            Some(draft) => found::found(draft, view, now, policy),
+            Some(draft) => {
+                let policy = policies.of(&draft.intent);
+                found::found(draft, view, now, policy);
+            }
             None if news => events.push(found::unmatched(view)),
             None => {}
         }
@@ -262,7 +269,7 @@ pub(super) enum Want {
 
 pub(super) struct Context<'a> {
     pub(super) now: Timestamp,
-    pub(super) policy: &'a Policy,
+    pub(super) policies: &'a Policies,
     pub(super) look: &'a Look,
     pub(super) closed: bool,
     pub(super) reasons: Vec<String>,
@@ -270,7 +277,12 @@ pub(super) struct Context<'a> {
     pub(super) charges: &'a [(ChargeId, ChargeLook)],
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// The policy of a charge.
+    pub(super) fn policy_of(&self, draft: &Draft) -> &'a Policy {
+        self.policies.of(&draft.intent)
+    }
+
     /// Nothing is abandoned because we could not ask.
     pub(super) fn may_end(&self) -> bool {
         *self.look != Look::AccountFault
@@ -335,11 +347,12 @@ fn watch_pending(draft: &mut Draft, since: Timestamp, alerted: bool, now: Timest
 /// The number was marked before: find out what became of it. The state of the permission gates new numbers only, since a permission
 /// may be busy with, or closed after, the very charge we ask about.
 fn advance_repeat(draft: &mut Draft, at: Timestamp, why: Why, context: &Context<'_>) -> Want {
+    let policy = context.policy_of(draft);
     let closing = draft.intent.progress.closing_since.is_some();
     if context.closed && !closing {
         draft.intent.progress.closing_since = Some(context.now);
-        draft.schedule(context.policy.confirmation_at(&draft.intent, context.now), Why::Closing);
-    } else if !closing && context.may_end() && context.now >= context.policy.unknown_deadline(&draft.intent, why) {
+        draft.schedule(policy.confirmation_at(&draft.intent, context.now), Why::Closing);
+    } else if !closing && context.may_end() && context.now >= policy.unknown_deadline(&draft.intent, why) {
         draft.end_unverified(context.now, "window_ended");
         return Want::Nothing;
     }
@@ -351,7 +364,7 @@ fn advance_repeat(draft: &mut Draft, at: Timestamp, why: Why, context: &Context<
 
 /// At most one act: what is unknown first, then the oldest intent. A number that is unknown, or a held intent, keeps the others
 /// waiting until X after its first mark.
-fn choose(drafts: &mut [Draft], wants: &[(usize, Want)], now: Timestamp, policy: &Policy) -> Act {
+fn choose(drafts: &mut [Draft], wants: &[(usize, Want)], now: Timestamp, policies: &Policies) -> Act {
     for (index, want) in wants {
         match want {
             Want::Repeat => return Act::Send(*index),
@@ -363,8 +376,7 @@ fn choose(drafts: &mut [Draft], wants: &[(usize, Want)], now: Timestamp, policy:
         .iter()
         .map(|draft| &draft.intent)
         .filter(|intent| intent.number.status == NumberStatus::Unknown && !intent.stage().is_terminal())
-        .filter_map(|intent| intent.number.first_mark)
-        .map(|mark| later(mark, policy.confirmation_delay))
+        .filter_map(|intent| Some(later(intent.number.first_mark?, policies.of(intent).confirmation_delay)))
         .filter(|until| *until > now)
         .max();
     for (index, _) in wants.iter().filter(|(_, want)| *want == Want::New) {
@@ -430,7 +442,7 @@ fn not_before(record: &PermissionRecord, look: &Look, now: Timestamp) -> Option<
 #[must_use]
 pub fn due(intent: &ChargeIntent, policy: &Policy) -> Option<Timestamp> {
     let look_at = intent.progress.look_at;
-    let end = policy.window_end(intent);
+    let end = policy.attempts_end(intent);
     match intent.stage() {
         Stage::Scheduled { at, why } => {
             let end = if !intent.next_send_repeats() {

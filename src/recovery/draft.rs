@@ -81,7 +81,7 @@ impl Draft {
             "action": "update_payment_method",
             "reasonCode": reason,
             "updateUrl": policy.update_link(&self.intent),
-            "before": policy.window_end(&self.intent),
+            "before": policy.attempts_end(&self.intent),
         });
         self.tell(EventType::ChargeActionRequired, extra);
     }
@@ -276,6 +276,7 @@ pub(crate) mod testing {
         ChargeIntent {
             id: "renewal-1".parse().unwrap(),
             request,
+            policy: None,
             submitted_at: start(),
             number: Number::fresh(0),
             cancel_requested_at: None,

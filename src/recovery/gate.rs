@@ -31,8 +31,9 @@ pub(super) fn advance_fresh(draft: &mut Draft, context: &Context<'_>) -> Want {
         draft.abandon_with(now, "charge_permission_closed", Outcome::Verified, extra);
         return Want::Nothing;
     }
-    let used_up = draft.intent.progress.attempts >= context.policy.max_attempts;
-    if used_up || (context.may_end() && now >= context.policy.window_end(&draft.intent)) {
+    let policy = context.policy_of(draft);
+    let used_up = policy.is_used_up(&draft.intent);
+    if used_up || (context.may_end() && now >= policy.attempts_end(&draft.intent)) {
         let reason = draft.intent.progress.last_reason.clone().unwrap_or_else(|| "window_ended".to_owned());
         draft.abandon(now, &reason, Outcome::Verified);
         return Want::Nothing;
@@ -78,7 +79,7 @@ fn release_if_mended(draft: &mut Draft, since: Timestamp, park: Park, context: &
 
 /// May a new number be sent? Only after a look in this reconciliation that said Chargeable, with enough balance.
 fn gate(draft: &mut Draft, at: Timestamp, context: &Context<'_>) -> Want {
-    let (now, policy) = (context.now, context.policy);
+    let (now, policy) = (context.now, context.policy_of(draft));
     match context.look {
         Look::Seen(view) => match &view.state {
             PermissionState::Chargeable if at <= now && view.release_environment.is_none() => {
@@ -123,6 +124,10 @@ fn gate_limits(draft: &mut Draft, view: &PermissionView, now: Timestamp, policy:
         Want::Nothing
     } else if view.amount_balance.is_some_and(|balance| amount.exceeds(&balance)) {
         draft.park_for_month(now, policy);
+        Want::Nothing
+    } else if let Some(until) = policy.quiet_until(&draft.intent, now) {
+        // Planned outside of the quiet hours, and late.
+        draft.defer(until);
         Want::Nothing
     } else {
         Want::New

@@ -1,6 +1,8 @@
 //! What to do about a charge: pure functions from what is stored, what Amazon says and the time, to what happens next.
 //!
-//! - [`policy`]: the numbers. When to try again, how often, for how long.
+//! - [`policy`]: the numbers. When to try again, how often, for how long. [`quiet`]: and when not.
+//! - [`policies`]: which numbers hold for which charge.
+//! - [`explain`]: what a policy comes to, as a list of times.
 //! - [`decide`]: one charge permission at a time: what to look at, then what to do.
 //! - [`settle`]: what the answer to a send does to its intent.
 //! - [`found`]: what a charge found at Amazon does to the intent it was made for.
@@ -9,11 +11,14 @@
 
 pub mod decide;
 pub mod draft;
+pub mod explain;
 pub mod found;
 mod gate;
 mod hints;
 pub mod permission;
+pub mod policies;
 pub mod policy;
+pub mod quiet;
 pub mod settle;
 
 #[cfg(test)]

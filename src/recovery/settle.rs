@@ -108,12 +108,13 @@ pub(super) fn declined(draft: &mut Draft, decline: Decline, now: Timestamp, poli
     }
     let next = match decline {
         Decline::AmazonRejected => return draft.abandon(now, decline.as_str(), Outcome::Verified),
-        Decline::HardDeclined if draft.intent.progress.attempts < policy.max_attempts => {
+        Decline::HardDeclined if !policy.is_used_up(&draft.intent) => {
             return draft.park_for_instrument(now, policy, baseline, false);
         }
         Decline::HardDeclined => None,
-        Decline::SoftDeclined | Decline::TransactionTimedOut => policy.next_attempt(&draft.intent, now),
-        Decline::ProcessingFailure => policy.next_after_failure(&draft.intent, now),
+        Decline::SoftDeclined | Decline::TransactionTimedOut | Decline::ProcessingFailure => {
+            policy.next_attempt(&draft.intent, now)
+        }
     };
     match next {
         Some(at) => {
@@ -145,7 +146,7 @@ fn refused(draft: &mut Draft, refusal: &Refusal, now: Timestamp, policy: &Policy
                 draft.park_for_attention(now, refusal.code());
             } else {
                 draft.intent.progress.trigger = Trigger::Schedule;
-                draft.schedule(later(now, CONFLICT_DELAY), Why::Attempt);
+                draft.schedule(policy.attempt_in(&draft.intent, now, CONFLICT_DELAY), Why::Attempt);
             }
         }
     }

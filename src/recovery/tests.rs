@@ -3,6 +3,7 @@
 
 mod decisions;
 mod endings;
+mod policies;
 mod properties;
 mod rows;
 mod table;
@@ -16,6 +17,7 @@ use serde_json::Value;
 use super::decide::{Act, Case, Decision, Findings, decide, decide_again};
 use super::draft::Draft;
 use super::draft::testing::{marked, start, view};
+use super::policies::Policies;
 use super::policy::{Policy, later};
 use super::settle::settle;
 use crate::model::charge::{ChargeLook, ChargeState, ChargeView};
@@ -34,6 +36,10 @@ const OURS: Environment = Environment::Sandbox;
 
 fn policy() -> Policy {
     Policy::for_region(Region::Na)
+}
+
+fn policies() -> Policies {
+    Policies::from(policy())
 }
 
 fn chargeable() -> Look {
@@ -64,7 +70,7 @@ fn findings(look: Look) -> Findings {
 
 /// One decision about one intent.
 fn decided(intent: ChargeIntent, look: Look, now: Timestamp) -> Decision {
-    decide(&case(vec![intent]), &findings(look), now, &policy(), OURS)
+    decide(&case(vec![intent]), &findings(look), now, &policies(), OURS)
 }
 
 /// The draft of the only intent.
@@ -92,7 +98,7 @@ fn answered_and_looked(intent: ChargeIntent, verdict: &Verdict, look: Look, now:
         act: Act::Nothing,
         not_before: None,
     };
-    only(decide_again(&case, before, look, now, &policy(), OURS))
+    only(decide_again(&case, before, look, now, &policies(), OURS))
 }
 
 /// The intent whose first send was marked a second ago.
@@ -129,7 +135,7 @@ fn as_answer(view: ChargeView) -> Verdict {
 /// A decision after Get Charge showed these charges and nobody looked at the permission.
 fn read_charges(intent: ChargeIntent, charges: Vec<ChargeView>, now: Timestamp) -> Decision {
     let charges = charges.into_iter().map(|view| (view.id.clone(), ChargeLook::Seen(view))).collect();
-    decide(&case(vec![intent]), &Findings { look: Look::NotAsked, charges, may_act: true }, now, &policy(), OURS)
+    decide(&case(vec![intent]), &Findings { look: Look::NotAsked, charges, may_act: true }, now, &policies(), OURS)
 }
 
 fn silence() -> Verdict {

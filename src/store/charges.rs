@@ -7,13 +7,13 @@ use redis::AsyncCommands;
 use serde_json::json;
 
 pub use super::record::StoredIntent;
-use super::record::read;
+use super::record::{read, request_text};
 use super::script::{CANCEL_CHARGE, SUBMIT_CHARGE};
 use super::{Store, StoreError, millis};
 use crate::model::charge_intent::{ChargeIntent, Number, Outcome, Progress, RECOVERY, Stage, Why};
 use crate::model::charge_request::ChargeRequest;
 use crate::model::event::{Event, EventType};
-use crate::model::ids::{IntentId, hex_prefix};
+use crate::model::ids::{IntentId, PolicyName, hex_prefix};
 
 /// What the caller knows about numbers used before a loss of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Submission {
     pub id: IntentId,
     /// What is to be charged.
     pub request: ChargeRequest,
+    /// The recovery policy; `None` is the default one.
+    pub policy: Option<PolicyName>,
     /// Not before this time.
     pub not_before: Option<Timestamp>,
     /// What is known about earlier numbers.
@@ -90,6 +92,7 @@ impl Store {
         let intent = |progress: &Progress| ChargeIntent {
             id: id.clone(),
             request: submission.request.clone(),
+            policy: submission.policy.clone(),
             submitted_at: now,
             number: Number::fresh(match submission.declared {
                 Declared::LastNumber(number) => number,
@@ -110,7 +113,7 @@ impl Store {
             inner.keys.schedule(),
             inner.keys.events(),
         ];
-        let request = json!(submission.request).to_string();
+        let request = request_text(&submission.request, submission.policy.as_ref());
         let digest = digest(submission, &request);
         let declared = match submission.declared {
             Declared::Nothing => String::new(),

@@ -6,10 +6,13 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
 
 use super::StoreError;
 use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Progress, Stage, Trigger, Why};
-use crate::model::ids::IntentId;
+use crate::model::charge_request::ChargeRequest;
+use crate::model::ids::{IntentId, PolicyName};
 
 /// A stored intent, with the text of its progress as stored (scripts compare it).
 #[derive(Debug, Clone)]
@@ -18,6 +21,23 @@ pub struct StoredIntent {
     pub intent: ChargeIntent,
     /// Its progress as stored.
     pub progress_text: String,
+}
+
+/// The policy stands beside the fields of Create Charge in the stored request: as fixed as they are, and part of the comparison of two
+/// submissions like them.
+#[derive(Deserialize)]
+struct ChosenPolicy {
+    #[serde(default)]
+    policy: Option<PolicyName>,
+}
+
+/// The request as stored. Without a policy it is the very text of earlier versions, so that a charge from before is recognised.
+pub(super) fn request_text(request: &ChargeRequest, policy: Option<&PolicyName>) -> String {
+    let mut stored = json!(request);
+    if let (Some(fields), Some(policy)) = (stored.as_object_mut(), policy) {
+        fields.insert("policy".to_owned(), json!(policy));
+    }
+    stored.to_string()
 }
 
 /// Reads the fields of an intent's hash; `None` if there is none. `stopped_ms` is the account's stopped time so far.
@@ -51,6 +71,7 @@ pub(super) fn read(
     let intent = ChargeIntent {
         id: id.clone(),
         request: reader.json("request")?,
+        policy: reader.json::<ChosenPolicy>("request")?.policy,
         submitted_at: reader.time("submitted_at")?.ok_or_else(|| reader.corrupt("submitted_at"))?,
         cancel_requested_at: reader.time("cancel_at")?,
         stopped_ms: stopped_ms.saturating_sub(reader.optional_number("stopped_base_ms").unwrap_or(stopped_ms)),

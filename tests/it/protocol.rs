@@ -456,7 +456,7 @@ async fn nothing_is_sent_while_our_clock_and_amazons_are_far_apart() {
     let reconciler = amazon_pay_ipn::reconciler::Reconciler::new(
         app.store.clone(),
         std::sync::Arc::new(amazon),
-        std::sync::Arc::new(app.settings.policy.clone()),
+        std::sync::Arc::new(app.settings.policies.clone()),
         app.settings.account.environment,
         clock,
         tokio_util::sync::CancellationToken::new(),

@@ -70,7 +70,7 @@ async fn a_worker_whose_clock_is_behind_that_of_redis_does_not_spin() {
     let slow = Reconciler::new(
         app.store.clone(),
         Arc::new(AmazonPay::new(amazon, app.clock.clone()).expect("a client")),
-        Arc::new(app.settings.policy.clone()),
+        Arc::new(app.settings.policies.clone()),
         app.settings.account.environment,
         behind,
         CancellationToken::new(),
@@ -217,7 +217,7 @@ async fn a_released_charge_whose_worker_died_after_the_mark_is_due_although_the_
     let other = Reconciler::new(
         app.store.clone(),
         Arc::new(AmazonPay::new(app.settings.amazon_pay.clone(), ahead).expect("a client")),
-        Arc::new(app.settings.policy.clone()),
+        Arc::new(app.settings.policies.clone()),
         app.settings.account.environment,
         app.clock.clone(),
         CancellationToken::new(),

@@ -403,7 +403,7 @@ fn settings(form: Form, net: &Net, redis: &RedisServer) -> Settings {
             base_url: Some(net.amazon_base()),
             timeout: Duration::from_secs(10),
         },
-        policy: Policy::for_region(Region::Na),
+        policies: Policy::for_region(Region::Na).into(),
         account,
         workers: 0,
         clock_offset_file: None,

@@ -60,7 +60,7 @@ fn a_permission_of_the_other_environment_is_never_charged_but_quarantined_and_al
     let mut unknown = sent();
     unknown.id = "renewal-2".parse().unwrap();
     let case = Case { hints: vec![heard(start())], ..case(vec![intent(), unknown]) };
-    let decision = decide(&case, &findings(Look::Seen(foreign)), after(HOUR), &policy(), OURS);
+    let decision = decide(&case, &findings(Look::Seen(foreign)), after(HOUR), &policies(), OURS);
     assert_eq!(decision.act, Act::Nothing);
     assert!(matches!(decision.hints[..], [HintFate::Quarantine(_)]));
     assert!(matches!(decision.drafts[0].intent.stage(), Stage::Abandoned { .. }));
@@ -78,7 +78,7 @@ fn a_charge_of_the_other_environment_settles_nothing_and_is_alerted_on_once() {
             charges: vec![(foreign.id.clone(), ChargeLook::Seen(foreign.clone()))],
             ..findings(Look::NotAsked)
         };
-        decide(case, &findings, after(HOUR), &policy(), OURS)
+        decide(case, &findings, after(HOUR), &policies(), OURS)
     };
     let mut case = case(vec![sent()]);
     let first = seen(&case);
@@ -110,7 +110,7 @@ fn parked() -> ChargeIntent {
 
 fn decided_on_hearing(intent: ChargeIntent, published_at: Timestamp, look: Look, now: Timestamp) -> Decision {
     let case = Case { hints: vec![heard(published_at)], ..case(vec![intent]) };
-    decide(&case, &findings(look), now, &policy(), OURS)
+    decide(&case, &findings(look), now, &policies(), OURS)
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn second() -> ChargeIntent {
 
 #[test]
 fn of_several_due_intents_the_oldest_goes_first_and_only_one() {
-    let decision = decide(&case(vec![intent(), second()]), &findings(chargeable()), start(), &policy(), OURS);
+    let decision = decide(&case(vec![intent(), second()]), &findings(chargeable()), start(), &policies(), OURS);
     assert_eq!(decision.act, Act::Send(0));
 }
 
@@ -209,12 +209,12 @@ fn an_unknown_number_keeps_the_others_waiting_until_x_after_its_first_mark() {
     waiting.progress.stage = Stage::Scheduled { at: after(5 * HOUR), why: Why::Repeat };
     for blocker in [held, confirming.intent, waiting] {
         let case = case(vec![blocker, second()]);
-        let soon = decide(&case, &findings(chargeable()), after(20 * MINUTE), &policy(), OURS);
+        let soon = decide(&case, &findings(chargeable()), after(20 * MINUTE), &policies(), OURS);
         assert_eq!(soon.act, Act::Nothing);
         assert_eq!(planned(&soon.drafts[1]).0, after(X), "waits exactly as long as needed");
         let mut case = case;
         case.intents.remove(0);
-        assert_eq!(decide(&case, &findings(chargeable()), after(20 * MINUTE), &policy(), OURS).act, Act::Send(0));
+        assert_eq!(decide(&case, &findings(chargeable()), after(20 * MINUTE), &policies(), OURS).act, Act::Send(0));
     }
 }
 
@@ -222,7 +222,7 @@ fn an_unknown_number_keeps_the_others_waiting_until_x_after_its_first_mark() {
 fn after_x_an_unknown_number_blocks_no_longer() {
     let mut waiting = answered(sent(), &silence(), start()).intent;
     waiting.progress.stage = Stage::Scheduled { at: after(5 * HOUR), why: Why::Repeat };
-    let decision = decide(&case(vec![waiting, second()]), &findings(chargeable()), after(X), &policy(), OURS);
+    let decision = decide(&case(vec![waiting, second()]), &findings(chargeable()), after(X), &policies(), OURS);
     assert_eq!(decision.act, Act::Send(1));
 }
 
@@ -230,7 +230,7 @@ fn after_x_an_unknown_number_blocks_no_longer() {
 fn what_is_unknown_is_asked_about_before_anything_new_is_sent() {
     let mut unknown = answered(sent(), &silence(), start()).intent;
     unknown.id = "renewal-2".parse().unwrap();
-    let decision = decide(&case(vec![intent(), unknown]), &findings(chargeable()), after(DAY), &policy(), OURS);
+    let decision = decide(&case(vec![intent(), unknown]), &findings(chargeable()), after(DAY), &policies(), OURS);
     assert_eq!(decision.act, Act::Send(1));
 }
 
@@ -295,7 +295,7 @@ fn a_charge_without_our_tag_is_told_of_once() {
         charges: vec![(stranger.id.clone(), ChargeLook::Seen(stranger))],
         may_act: true,
     };
-    assert!(decide(&again, &found, start(), &policy(), OURS).events.is_empty());
+    assert!(decide(&again, &found, start(), &policies(), OURS).events.is_empty());
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn a_success_after_a_verified_end_is_alerted_on_and_nothing_reopens() {
 fn fate_of(hint: Hint, look: Look, charges: Vec<(crate::model::ids::ChargeId, ChargeLook)>) -> HintFate {
     let case = Case { hints: vec![hint], ..case(Vec::new()) };
     let findings = Findings { look, charges, may_act: true };
-    decide(&case, &findings, start(), &policy(), OURS).hints.remove(0)
+    decide(&case, &findings, start(), &policies(), OURS).hints.remove(0)
 }
 
 #[test]
@@ -386,7 +386,7 @@ fn a_final_charge_costs_no_call_and_at_most_five_are_read_at_once() {
     let plan = plan(&case, start());
     assert_eq!((plan.charges.len(), plan.permission), (MAX_CHARGE_LOOKS, false));
     assert!(!plan.charges.contains(&A.parse().unwrap()));
-    let decision = decide(&case, &findings(Look::NotAsked), start(), &policy(), OURS);
+    let decision = decide(&case, &findings(Look::NotAsked), start(), &policies(), OURS);
     assert_eq!(decision.hints[0], HintFate::Done);
 }
 
@@ -396,7 +396,7 @@ fn while_amazon_does_not_answer_looks_back_off_to_a_quarter_of_an_hour() {
     let mut waits = Vec::new();
     for _ in 0..7 {
         let case = Case { record, ..case(vec![intent()]) };
-        let decision = decide(&case, &findings(Look::Failed), start(), &policy(), OURS);
+        let decision = decide(&case, &findings(Look::Failed), start(), &policies(), OURS);
         waits.push(decision.not_before.unwrap().duration_since(start()).as_secs());
         record = decision.record;
     }

@@ -89,8 +89,12 @@ prop_compose! {
         released_by_notification_at in option::of(time()),
         closing_since in option::weighted(0.2, time()),
         look_at in option::of(time()),
+        policy in option::weighted(0.2, select(vec!["default", "gone"])),
+        policy_missed in any::<bool>(),
     ) -> ChargeIntent {
         let mut intent = intent();
+        intent.policy = policy.map(|name| name.parse().unwrap());
+        intent.progress.policy_missed = policy_missed;
         intent.number = number;
         intent.cancel_requested_at = cancel_requested_at;
         intent.progress.stage = stage;
@@ -252,8 +256,8 @@ proptest! {
 
     #[test]
     fn decide_is_total_and_deterministic((case, findings, now) in situation()) {
-        let first = decide(&case, &findings, now, &policy(), OURS);
-        let second = decide(&case, &findings, now, &policy(), OURS);
+        let first = decide(&case, &findings, now, &policies(), OURS);
+        let second = decide(&case, &findings, now, &policies(), OURS);
         prop_assert_eq!(format!("{first:?}"), format!("{second:?}"));
         prop_assert_eq!(first.hints.len(), case.hints.len());
         prop_assert_eq!(first.drafts.len(), case.intents.len());
@@ -261,7 +265,7 @@ proptest! {
 
     #[test]
     fn a_new_number_is_wanted_only_after_a_look_that_allows_it((case, findings, now) in situation()) {
-        let decision = decide(&case, &findings, now, &policy(), OURS);
+        let decision = decide(&case, &findings, now, &policies(), OURS);
         if let Act::Send(index) = decision.act && !decision.drafts[index].intent.next_send_repeats() {
             check_new_number(&case, &findings, &decision, index, now);
         }
@@ -272,7 +276,7 @@ proptest! {
 
     #[test]
     fn a_decision_reopens_nothing_skips_no_number_and_leaves_nothing_without_a_due_time((case, findings, now) in situation()) {
-        let decision = decide(&case, &findings, now, &policy(), OURS);
+        let decision = decide(&case, &findings, now, &policies(), OURS);
         for (before, draft) in case.intents.iter().zip(&decision.drafts) {
             let after = &draft.intent;
             prop_assert!(may_follow(before.stage(), after.stage()), "{:?} -> {:?}", before.stage(), after.stage());
@@ -297,7 +301,7 @@ proptest! {
 
     #[test]
     fn a_decision_made_twice_tells_of_each_end_once((case, findings, now) in situation()) {
-        let first = decide(&case, &findings, now, &policy(), OURS);
+        let first = decide(&case, &findings, now, &policies(), OURS);
         let ended = first.drafts.iter().filter(|draft| draft.intent.stage().is_terminal()).count();
         let after = Case {
             closed: first.closed,
@@ -305,7 +309,7 @@ proptest! {
             intents: first.drafts.iter().map(|draft| draft.intent.clone()).collect(),
             ..case
         };
-        let mut second = decide(&after, &findings, now, &policy(), OURS);
+        let mut second = decide(&after, &findings, now, &policies(), OURS);
         second.drafts.retain(|draft| after.intents.iter().any(|intent| {
             // An unverified end may still become captured, by a charge that was held back by another one the first time.
             intent.id == draft.intent.id && intent.stage().is_terminal() && intent.stage().outcome() != Some(Outcome::Unverified)

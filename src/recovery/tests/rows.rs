@@ -310,7 +310,7 @@ fn an_account_fault_counts_nothing_ends_nothing_and_stands_the_window_still() {
         let draft = only(decision);
         assert!(!draft.intent.stage().is_terminal(), "{:?}", draft.intent.stage());
         let again = Case { record, ..case(vec![draft.intent]) };
-        let again = decide(&again, &findings(Look::AccountFault), after(41 * DAY), &policy(), OURS);
+        let again = decide(&again, &findings(Look::AccountFault), after(41 * DAY), &policies(), OURS);
         assert!(again.events.is_empty(), "one alert per fault, not per probe");
     }
 }

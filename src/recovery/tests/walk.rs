@@ -270,7 +270,7 @@ impl World {
         };
         case.intents.extend(self.intents.iter().filter(|one| one.stage().is_terminal() && named(one)).cloned());
         let findings = Findings { look: look.clone(), charges, may_act: true };
-        let mut decision = decide(&case, &findings, self.now, &policy(), OURS);
+        let mut decision = decide(&case, &findings, self.now, &policies(), OURS);
         if let Act::Send(index) = decision.act {
             let Some(number) = self.mark(&decision.drafts[index].intent, &look) else { return };
             let crashes = tape.pick(8) == 7;
@@ -285,7 +285,7 @@ impl World {
             draft.intent.number = number;
             settle(draft, &verdict, self.now, &policy());
             if draft.intent.number.status == NumberStatus::Fresh {
-                decision = decide_again(&case, decision, self.amazon.look(), self.now, &policy(), OURS);
+                decision = decide_again(&case, decision, self.amazon.look(), self.now, &policies(), OURS);
             }
         }
         self.commit(decision);

@@ -11,6 +11,7 @@ use amazon_pay_ipn::clock::Clock;
 use amazon_pay_ipn::config::Settings;
 use amazon_pay_ipn::model::ids::{Account, Environment, Region};
 use amazon_pay_ipn::reconciler::{Reconciler, StepOutcome};
+use amazon_pay_ipn::recovery::policies::Policies;
 use amazon_pay_ipn::recovery::policy::Policy;
 use amazon_pay_ipn::sandbox::redis_server::RedisServer;
 use amazon_pay_ipn::sandbox::{
@@ -45,6 +46,8 @@ pub struct Options {
     /// Another way to the private Redis than its socket as its default user.
     pub redis_url: Option<String>,
     pub redis_tls: TlsSettings,
+    /// Other policies than the built-in one.
+    pub policies: Option<Policies>,
 }
 
 impl Default for Options {
@@ -56,6 +59,7 @@ impl Default for Options {
             bounds: Bounds::default(),
             redis_url: None,
             redis_tls: TlsSettings::default(),
+            policies: None,
         }
     }
 }
@@ -432,6 +436,11 @@ pub fn metrics() -> PrometheusHandle {
     HANDLE.get_or_init(telemetry::start_metrics).clone()
 }
 
+/// The policy without a file.
+pub fn built_in_policy() -> Policies {
+    Policy { confirmation_delay: X, ..Policy::for_region(Region::Na) }.into()
+}
+
 fn settings(redis: &RedisServer, sandbox: &Sandbox, options: &Options) -> Settings {
     let account = Account {
         merchant: sandbox.merchant_id().parse().expect("a merchant id"),
@@ -469,7 +478,7 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, options: &Options) -> Settin
             base_url: Some(sandbox.base_url().to_owned()),
             timeout: options.timeout,
         },
-        policy: Policy { confirmation_delay: X, ..Policy::for_region(Region::Na) },
+        policies: options.policies.clone().unwrap_or_else(built_in_policy),
         account,
         workers: 1,
         clock_offset_file: None,
