@@ -510,14 +510,15 @@ mod tests {
     }
 
     #[test]
-<<<<<<< HEAD
     fn learning_refuses_what_serving_would_refuse() {
         let (token, key) = (file("a-token-of-sixteen"), file("a key"));
         let given = Given { log_format: set("xml"), sns_max_message_age: set("soon"), ..complete(&token, &key) };
         let Err(mistakes) = crate::config::read_learning(given) else { panic!("two settings are wrong") };
         let names: Vec<_> = mistakes.iter().map(|mistake| mistake.name).collect();
         assert_eq!(names, ["SNS_MAX_MESSAGE_AGE", "LOG_FORMAT"]);
-=======
+    }
+
+    #[test]
     fn each_mistake_in_the_policy_file_is_one_of_its_setting_and_names_its_path() {
         let (token, key) = (file("a-token-of-sixteen"), file("a key"));
         let policies = file("[default]\nwindow = '1h'\n[policies.gentle]\nsoft_declined.schedule = ['3x']\n");
@@ -561,7 +562,6 @@ mod tests {
             assert_eq!(policy.confirmation_delay, Duration::from_mins(40), "{name}");
             assert_eq!(policy.month_zone, TimeZone::get("Europe/Berlin").unwrap(), "{name}");
         }
->>>>>>> wip-policy
     }
 
     #[test]
