@@ -8,6 +8,8 @@ use amazon_pay_ipn::sandbox::{
     Forgery, NotificationType, ObjectType, Sandbox, SandboxSettings, SignatureVersion, SignedMessage,
 };
 use amazon_pay_ipn::sns::SnsSettings;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -107,5 +109,23 @@ async fn topics_of_other_regions_are_not_even_looked_at() {
     let lesson = Lesson::start(Region::Eu).await;
     lesson.post(&lesson.sandbox.sign(&lesson.ipn(), SignatureVersion::V2)).await;
     assert_eq!(lesson.topics(), Vec::<String>::new());
+    lesson.end().await;
+}
+
+#[tokio::test]
+async fn senders_that_do_not_finish_keep_no_genuine_notification_out() {
+    let lesson = Lesson::start(Region::Na).await;
+    let address = lesson.url.trim_start_matches("http://").trim_end_matches("/ipn").to_owned();
+    let mut unfinished = Vec::new();
+    for _ in 0..200 {
+        let mut peer = TcpStream::connect(&address).await.expect("a connection");
+        peer.write_all(b"POST /ipn HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n{").await.expect("it is sent");
+        unfinished.push(peer);
+    }
+    // Connections are accepted in order: once this one has been answered, those are in the service's hands.
+    lesson.post(&lesson.sandbox.forge(&lesson.ipn(), Forgery::OtherKey).expect("a forgery")).await;
+    lesson.post(&lesson.sandbox.sign(&lesson.ipn(), SignatureVersion::V1)).await;
+    assert_eq!(lesson.topics(), [lesson.sandbox.topic_arn()]);
+    drop(unfinished);
     lesson.end().await;
 }
