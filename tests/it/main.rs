@@ -10,6 +10,7 @@ mod demo_story;
 mod learning;
 mod listener;
 mod loss;
+mod outbound;
 #[path = "support/process.rs"]
 mod process;
 mod processes;
