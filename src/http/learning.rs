@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::ipn_body::{self, BLOCK_BYTES, Unread};
 use super::public;
+use super::refusals::RefusalLog;
 use crate::ipn;
 use crate::model::ids::MerchantId;
 use crate::sns::{MessageType, TopicArn, Verifier};
@@ -42,6 +43,7 @@ struct Inner {
     merchant: MerchantId,
     places: Semaphore,
     blocks: Semaphore,
+    refusals: RefusalLog,
     found: Mutex<BTreeMap<String, Vec<String>>>,
 }
 
@@ -50,7 +52,14 @@ impl Learning {
     #[must_use]
     pub fn new(verifier: Verifier, merchant: MerchantId) -> Self {
         let (places, blocks) = (Semaphore::new(MAX_CONCURRENT), Semaphore::new(SHARED_BYTES / BLOCK_BYTES));
-        Self(Arc::new(Inner { verifier, merchant, places, blocks, found: Mutex::default() }))
+        Self(Arc::new(Inner {
+            verifier,
+            merchant,
+            places,
+            blocks,
+            refusals: RefusalLog::new(),
+            found: Mutex::default(),
+        }))
     }
 
     /// The topics that were shown so far, each with what is odd about it.
@@ -82,7 +91,7 @@ async fn look(inner: &Inner, request: Request) {
     let message = match inner.verifier.verify(&public::headers(&parts.headers), &body.bytes).await {
         Ok(message) => message,
         Err(refused) => {
-            warn!(check = refused.check(), reason = %refused, "a message that is not genuine, or cannot be judged, was turned away");
+            inner.refusals.tell(&refused);
             return;
         }
     };
