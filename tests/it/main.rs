@@ -7,6 +7,7 @@
 mod accept;
 mod api;
 mod demo_story;
+mod framing;
 mod learning;
 mod listener;
 mod loss;
