@@ -64,8 +64,8 @@ mod tests {
     #[test]
     fn a_flood_fills_no_log_and_hides_no_other_check() {
         let (log, start) = (RefusalLog::new(), Duration::from_mins(7));
-        let said = (0..10_000).filter_map(|_| log.turn("envelope", start)).collect::<Vec<_>>();
-        assert_eq!(said, vec![0; 60]);
+        let said = (0..10_000).filter_map(|_| log.turn("envelope", start)).inspect(|unsaid| assert_eq!(*unsaid, 0));
+        assert_eq!(said.count(), 60);
         assert_eq!(log.turn("topic", start), Some(0));
         assert_eq!(log.turn("envelope", start + Duration::from_secs(59)), None);
         assert_eq!(log.turn("envelope", start + INTERVAL), Some(9_941), "what was not said is counted");
