@@ -97,7 +97,7 @@ settings! {
     require_chain = "REQUIRE_CHAIN", "require-chain";
     /// PEM file with intermediates that are known besides the bundled ones; they must lead to a root of Amazon
     sns_intermediates_file = "SNS_INTERMEDIATES_FILE", "sns-intermediates-file";
-    /// How long a message id is remembered; longer than SNS_MAX_MESSAGE_AGE [default: 16d]
+    /// How long a message id is remembered; longer than SNS_MAX_MESSAGE_AGE and 5m [default: 16d]
     dedupe_ttl = "DEDUPE_TTL", "dedupe-ttl";
     /// How long the journal of notifications is kept [default: 30d]
     journal_retention = "JOURNAL_RETENTION", "journal-retention";

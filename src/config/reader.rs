@@ -399,10 +399,12 @@ impl Reader {
         sns: Option<&SnsSettings>,
         timeout: Option<Duration>,
     ) {
+        // A message may be accepted, and begin to be remembered, before our clock has reached its time.
         if let (Some(store), Some(sns)) = (store, sns)
-            && store.dedupe_ttl <= sns.max_message_age
+            && store.dedupe_ttl <= sns.max_message_age.saturating_add(SnsSettings::MAX_FUTURE)
         {
-            self.mistake("DEDUPE_TTL", "expected longer than SNS_MAX_MESSAGE_AGE, or a replayed message counts as new");
+            let expected = "expected longer than SNS_MAX_MESSAGE_AGE and 5m, or a replayed message counts as new";
+            self.mistake("DEDUPE_TTL", expected);
         }
         let Some(timeout) = timeout else { return };
         let live = account.is_some_and(|account| account.environment == Environment::Live);
@@ -600,6 +602,9 @@ mod tests {
     #[test]
     fn what_must_outlast_what_is_checked() {
         assert_eq!(wrong(|given| given.dedupe_ttl = set("15d")), ["DEDUPE_TTL"]);
+        // From a sender whose clock is ahead of ours it is remembered from before its time on, and acceptable until its age after it.
+        assert_eq!(wrong(|given| given.dedupe_ttl = set("15d 5m")), ["DEDUPE_TTL"]);
+        assert_eq!(wrong(|given| given.dedupe_ttl = set("15d 5m 1s")), Vec::<&str>::new());
         assert_eq!(wrong(|given| given.amazon_pay_timeout = set("170s")), ["AMAZON_PAY_TIMEOUT"]);
         assert_eq!(wrong(|given| given.amazon_pay_timeout = set("46s")), ["AMAZON_PAY_TIMEOUT"], "longer than a drain");
         assert_eq!(wrong(|given| given.confirmation_delay = set("45s")), ["CONFIRMATION_DELAY"]);

@@ -14,18 +14,23 @@ use axum::http::StatusCode;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use super::{ipn_body, public};
+use super::ipn_body::{self, BLOCK_BYTES, Unread};
+use super::public;
+use super::refusals::RefusalLog;
 use crate::ipn;
 use crate::model::ids::MerchantId;
 use crate::sns::{MessageType, TopicArn, Verifier};
 
-/// Blocks of 16 KiB that all bodies may hold together besides the first of each. Amazon's notifications have 2 to 4 KiB.
-const SHARED_BLOCKS: usize = 64;
+/// Bytes that all bodies may hold together, without the first 16 KiB of each; Amazon's notifications have 2 to 4 KiB.
+const SHARED_BYTES: usize = 8 * 1024 * 1024;
+/// Time to send the body.
+const BODY_READ: Duration = Duration::from_secs(5);
 /// SNS gives up after 15 s.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Messages in verification at a time. A message takes its place when it is read, so that slow senders hold none.
+/// Messages in hand at a time. A message takes its place when it is read, so that slow senders hold none.
 const MAX_CONCURRENT: usize = 32;
-/// More topics than this that name one merchant are an attack; they are not shown.
+/// More topics than this that name one merchant are an attack; they are not shown. Those with something odd about them, which anybody
+/// can make, are counted apart from those without, so that they keep no topic of Amazon Pay's account out.
 const MAX_TOPICS: usize = 16;
 
 /// Topics whose genuine notifications named the merchant.
@@ -38,6 +43,7 @@ struct Inner {
     merchant: MerchantId,
     places: Semaphore,
     blocks: Semaphore,
+    refusals: RefusalLog,
     found: Mutex<BTreeMap<String, Vec<String>>>,
 }
 
@@ -45,8 +51,15 @@ impl Learning {
     /// Learns with `verifier`, which must be one of [`Verifier::learning`].
     #[must_use]
     pub fn new(verifier: Verifier, merchant: MerchantId) -> Self {
-        let (places, blocks) = (Semaphore::new(MAX_CONCURRENT), Semaphore::new(SHARED_BLOCKS));
-        Self(Arc::new(Inner { verifier, merchant, places, blocks, found: Mutex::default() }))
+        let (places, blocks) = (Semaphore::new(MAX_CONCURRENT), Semaphore::new(SHARED_BYTES / BLOCK_BYTES));
+        Self(Arc::new(Inner {
+            verifier,
+            merchant,
+            places,
+            blocks,
+            refusals: RefusalLog::new(),
+            found: Mutex::default(),
+        }))
     }
 
     /// The topics that were shown so far, each with what is odd about it.
@@ -69,15 +82,16 @@ async fn receive(State(learning): State<Learning>, request: Request) -> StatusCo
 
 async fn look(inner: &Inner, request: Request) {
     let (parts, body) = request.into_parts();
-    let Ok(body) = ipn_body::read(body, &inner.blocks).await else {
-        warn!("a request's body was larger than a notification, or broke off");
+    let read = tokio::time::timeout(BODY_READ, ipn_body::read(body, &inner.blocks)).await;
+    let Ok(body) = read.unwrap_or(Err(Unread::BrokenOff)) else {
+        warn!("a request's body was larger than a notification, too slow, or broke off");
         return;
     };
     let Ok(_place) = inner.places.try_acquire() else { return };
     let message = match inner.verifier.verify(&public::headers(&parts.headers), &body.bytes).await {
         Ok(message) => message,
         Err(refused) => {
-            warn!(check = refused.check(), reason = %refused, "a message that is not genuine, or cannot be judged, was turned away");
+            inner.refusals.tell(&refused);
             return;
         }
     };
@@ -104,13 +118,41 @@ fn show(inner: &Inner, topic: &TopicArn) {
     let oddities = topic.oddities(&inner.merchant);
     {
         let mut found = inner.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if found.len() >= MAX_TOPICS || found.contains_key(topic.as_str()) {
+        let alike = found.values().filter(|known| known.is_empty() == oddities.is_empty()).count();
+        if alike >= MAX_TOPICS || found.contains_key(topic.as_str()) {
             return;
         }
         found.insert(topic.as_str().to_owned(), oddities.clone());
+        if alike + 1 == MAX_TOPICS {
+            warn!("too many topics name AMAZON_PAY_MERCHANT_ID, which is an attack: no more of this kind are shown");
+        }
     }
     info!("a genuine notification names AMAZON_PAY_MERCHANT_ID. To accept its topic: SNS_TOPIC_ARNS={topic}");
     for oddity in oddities {
         warn!(%topic, "before you accept this topic: {oddity}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::sns::SnsSettings;
+
+    const MERCHANT: &str = "A2K7NDRCTOTPW9";
+
+    #[test]
+    fn strangers_with_many_topics_do_not_hide_the_topic_that_has_nothing_odd() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let verifier = Verifier::learning(SnsSettings::for_topics(Vec::new()), Clock::movable(), &["us-east-1"]);
+        let learning = Learning::new(verifier.unwrap(), MERCHANT.parse().unwrap());
+        let see = |account: &str, name: &str| {
+            let topic: TopicArn = format!("arn:aws:sns:us-east-1:{account}:{name}").parse().unwrap();
+            show(&learning.0, &topic);
+            learning.found().contains_key(topic.as_str())
+        };
+        let shown = (0..2 * MAX_TOPICS).filter(|number| see("123456789012", &format!("stranger{number}{MERCHANT}")));
+        assert_eq!(shown.count(), MAX_TOPICS);
+        assert!(see("291180941288", &format!("A3BXB0YN3XH17H{MERCHANT}")));
     }
 }

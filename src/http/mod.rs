@@ -9,4 +9,5 @@ pub mod learning;
 pub mod listener;
 mod problem;
 pub mod public;
+mod refusals;
 mod stop;

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
 use super::ipn_body::{self, BLOCK_BYTES, Unread, Whole};
+use super::refusals::RefusalLog;
 use crate::clock::Stopwatch;
 use crate::ipn::{self, Ipn, Notification, Quarantine};
 use crate::model::event::{Event, EventType};
@@ -64,6 +65,7 @@ struct Inner {
     limits: RequestLimits,
     places: Semaphore,
     blocks: Semaphore,
+    refusals: RefusalLog,
 }
 
 impl IpnState {
@@ -81,7 +83,8 @@ impl IpnState {
         }
         let places = Semaphore::new(limits.places);
         let blocks = Semaphore::new(limits.shared_bytes / BLOCK_BYTES);
-        Self(Arc::new(Inner { verifier, subscriber, store, merchant, limits, places, blocks }))
+        let refusals = RefusalLog::new();
+        Self(Arc::new(Inner { verifier, subscriber, store, merchant, limits, places, blocks, refusals }))
     }
 
     /// Fetches the certificates that the last notifications named, before they are needed. A flood of invented addresses then cannot
@@ -177,7 +180,7 @@ async fn handle(inner: &Inner, request: Request) -> Received {
         Ok(message) => message,
         Err(refused) => {
             refusals(refused.check()).increment(1);
-            warn!(check = refused.check(), reason = %refused, "an SNS message was refused");
+            inner.refusals.tell(&refused);
             return match refused.class() {
                 RefusedClass::Malformed => Received::Malformed,
                 RefusedClass::Forbidden => Received::Forbidden,

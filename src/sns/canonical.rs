@@ -46,6 +46,9 @@ pub(super) fn string_to_sign(envelope: &Envelope) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
     use super::*;
 
     const ID: &str = "c0e5a280-53c9-5a98-93bb-c0a560b3d192";
@@ -84,6 +87,60 @@ mod tests {
                      TopicArn\narn:t\nType\n{kind}\n"
                 )
             );
+        }
+    }
+
+    /// Reads a signed text from its end, where everything is a line of its own until `Message` is left. That there is such a reading
+    /// shows that no two messages, of whatever types, have one text.
+    fn read_back(text: &str) -> Vec<(&str, &str)> {
+        let mut left = text.strip_suffix('\n').unwrap();
+        let mut line = || {
+            let (rest, last) = left.rsplit_once('\n').unwrap();
+            left = rest;
+            last
+        };
+        let mut fields = Vec::new();
+        while fields.last().is_none_or(|(name, _)| *name != "MessageId") {
+            let (value, name) = (line(), line());
+            fields.push((name, value));
+        }
+        fields.push(("Message", left.strip_prefix("Message\n").unwrap()));
+        fields
+    }
+
+    /// Texts that are made of what a signed text is made of.
+    fn adversarial() -> impl Strategy<Value = String> {
+        let names = "Message|MessageId|Subject|SubscribeURL|Timestamp|Token|TopicArn|Type";
+        let values = "Notification|SubscriptionConfirmation|[0-9a-f]{8}-0000-0000-0000-000000000000|2026-03-06T19:55:38.000Z|arn:t|ab";
+        let line = prop_oneof![names, values, Just("\u{2028}".to_owned()), Just("\r".to_owned()), ".{0,3}"];
+        proptest::collection::vec(line, 0..12).prop_map(|lines| lines.join("\n"))
+    }
+
+    proptest! {
+        #[test]
+        fn a_signed_text_can_be_read_in_one_way_only(
+            kind in "Notification|SubscriptionConfirmation|UnsubscribeConfirmation", message in adversarial(),
+            line in proptest::option::of(prop_oneof![adversarial(), "Timestamp|TopicArn|[0-9a-f]{8}-0000-0000-0000-000000000000|\u{2028}|.{0,3}"]),
+            token in "[0-9a-fA-F]{1,9}",
+        ) {
+            let confirms = kind != "Notification";
+            let of_type = |text: &str, is: bool| if is { json!(text) } else { Value::Null };
+            let link = line.clone().unwrap_or_default();
+            let body = json!({
+                "Type": kind, "Message": message, "MessageId": ID, "Timestamp": "2026-03-06T19:55:38.000Z", "TopicArn": "arn:t",
+                "Token": of_type(&token, confirms), "SubscribeURL": of_type(&link, confirms),
+                "Subject": of_type(&link, !confirms && line.is_some()),
+                "SignatureVersion": "1", "Signature": "s", "SigningCertURL": "u",
+            });
+            let Ok(envelope) = Envelope::parse(body.to_string().as_bytes()) else {
+                prop_assert!(link.chars().any(char::is_control));
+                return Ok(());
+            };
+            let signed = string_to_sign(&envelope);
+            let fields = read_back(&signed);
+            let signs = ["Type", "TopicArn", "Token", "Timestamp", "Subject", "SubscribeURL", "MessageId", "Message"];
+            let expected: Vec<(&str, &str)> = signs.iter().filter_map(|name| Some((*name, body[*name].as_str()?))).collect();
+            prop_assert_eq!(fields, expected);
         }
     }
 }

@@ -32,6 +32,9 @@ impl SnsSettings {
     /// The oldest message that is accepted unless told otherwise: Amazon Pay is said to have repeated them for 14 days.
     pub const DEFAULT_MAX_MESSAGE_AGE: Duration = Duration::from_hours(15 * 24);
 
+    /// How far ahead of our clock a message may be. Beyond it, it is our clock that is in doubt.
+    pub const MAX_FUTURE: Duration = Duration::from_mins(5);
+
     /// The settings of a merchant who sets nothing but the topics.
     #[must_use]
     pub fn for_topics(topics: Vec<TopicArn>) -> Self {

@@ -21,8 +21,6 @@ use super::topic::TopicArn;
 use crate::clock::Clock;
 use crate::telemetry::metric;
 
-/// How far ahead of our clock a message may be. Beyond it, it is our clock that is in doubt.
-const MAX_FUTURE: Duration = Duration::from_mins(5);
 /// Bytes of an RSA signature by keys of 2048 to 8192 bits.
 const SIGNATURE_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
@@ -228,11 +226,12 @@ impl Verifier {
         let age = now.duration_since(envelope.timestamp);
         let (ahead, max_age) = (age.is_negative(), self.settings.max_message_age);
         let (ok, class) = if ahead {
-            (age.unsigned_abs() <= MAX_FUTURE, RefusedClass::Unavailable)
+            (age.unsigned_abs() <= SnsSettings::MAX_FUTURE, RefusedClass::Unavailable)
         } else {
             (age.unsigned_abs() <= max_age, RefusedClass::Forbidden)
         };
-        let expected = format!("at most {} before and {} after {now}", in_words(max_age), in_words(MAX_FUTURE));
+        let (before, after) = (in_words(max_age), in_words(SnsSettings::MAX_FUTURE));
+        let expected = format!("at most {before} before and {after} after {now}");
         Step::judged(Check::Timestamp, ok, class, expected, envelope.timestamp_text.as_str())
     }
 

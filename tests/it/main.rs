@@ -7,9 +7,11 @@
 mod accept;
 mod api;
 mod demo_story;
+mod framing;
 mod learning;
 mod listener;
 mod loss;
+mod outbound;
 mod policy;
 #[path = "support/process.rs"]
 mod process;

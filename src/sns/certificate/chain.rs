@@ -9,6 +9,7 @@ use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime}
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring as algorithms};
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{Pem, X509Certificate};
+use x509_parser::public_key::PublicKey;
 
 use super::{InvalidCertificate, timestamp};
 
@@ -50,6 +51,7 @@ struct Authority {
     der: CertificateDer<'static>,
     subject: Vec<u8>,
     key_id: Option<Vec<u8>>,
+    has_rsa_key: bool,
     not_before: Timestamp,
     not_after: Timestamp,
 }
@@ -111,6 +113,11 @@ impl Authorities {
         }
         let mut chain = Chain::Unproven;
         for issuer in self.roots.iter().chain(&self.intermediates).filter(|authority| authority.is_issuer_of(leaf)) {
+            // webpki does not tell it from an algorithm that it does not know.
+            if issuer.has_rsa_key != is_signed_with_rsa(leaf) {
+                chain = Chain::Broken("signed by an algorithm that its issuer's key cannot make".to_owned());
+                continue;
+            }
             match self.path(leaf, der, issuer) {
                 Some(Ok(())) => return Chain::Proven { from: issuer.not_before, until: issuer.not_after },
                 Some(Err(why)) => chain = Chain::Broken(why),
@@ -180,6 +187,7 @@ fn authorities(pem: &[u8]) -> Result<Vec<(Authority, bool)>, InvalidCertificate>
                 ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
                 _ => None,
             }),
+            has_rsa_key: matches!(parsed.public_key().parsed(), Ok(PublicKey::RSA(_))),
             not_before: timestamp(parsed.validity().not_before.timestamp()),
             not_after: timestamp(parsed.validity().not_after.timestamp()),
             der: CertificateDer::from(block.contents.clone()),
@@ -187,6 +195,11 @@ fn authorities(pem: &[u8]) -> Result<Vec<(Authority, bool)>, InvalidCertificate>
         found.push((authority, self_issued));
     }
     if found.is_empty() { Err(bad(&"no PEM block")) } else { Ok(found) }
+}
+
+/// Every algorithm of PKCS #1 (RFC 8017) is RSA, and no other is.
+fn is_signed_with_rsa(certificate: &X509Certificate<'_>) -> bool {
+    certificate.signature_algorithm.algorithm.to_id_string().starts_with("1.2.840.113549.1.1.")
 }
 
 fn key_id<'a>(
@@ -291,21 +304,43 @@ mod tests {
         assert!(Authorities::amazon(Some(b"none"), false).is_err());
     }
 
-    #[test]
-    fn a_leaf_that_claims_to_come_from_amazon_is_held_to_it() {
-        let amazon = Authorities::amazon(None, false).unwrap();
-        let mut issuer = authority("Amazon RSA 2048 M01");
+    /// An authority of the name that one of Amazon's has.
+    fn named_as(common_name: &str) -> CertificateParams {
+        let mut issuer = authority(common_name);
         let mut name = rcgen::DistinguishedName::new();
         let printable = |text: &str| rcgen::DnValue::PrintableString(text.try_into().unwrap());
         name.push(rcgen::DnType::CountryName, printable("US"));
         name.push(rcgen::DnType::OrganizationName, printable("Amazon"));
-        name.push(rcgen::DnType::CommonName, printable("Amazon RSA 2048 M01"));
+        name.push(rcgen::DnType::CommonName, printable(common_name));
         issuer.distinguished_name = name;
+        issuer
+    }
+
+    #[test]
+    fn a_leaf_that_claims_to_come_from_amazon_is_held_to_it() {
+        let amazon = Authorities::amazon(None, false).unwrap();
+        let issuer = named_as("Amazon RSA 2048 M01");
         let mut leaf = params(&[NAME], NAME);
         assert!(is_broken(&chain(&amazon, &issued(&leaf, Key::main(), &issuer, Key::other()))));
         // Of the same name and another key: another authority, of which nothing is known.
         leaf.use_authority_key_identifier_extension = true;
         assert_eq!(chain(&amazon, &issued(&leaf, Key::main(), &issuer, Key::other())), Chain::Unproven);
+    }
+
+    #[test]
+    fn an_algorithm_that_the_issuers_key_cannot_make_does_not_make_the_issuer_unknown() {
+        let amazon = Authorities::amazon(None, false).unwrap();
+        for (algorithm, name) in [
+            (&rcgen::PKCS_ECDSA_P256_SHA256, "Amazon RSA 2048 M01"),
+            (&rcgen::PKCS_ECDSA_P384_SHA384, "Amazon RSA 2048 M02"),
+            (&rcgen::PKCS_ED25519, "Amazon RSA 2048 M03"),
+        ] {
+            let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+            let issuer = rcgen::Issuer::new(named_as(name), key);
+            let leaf = params(&[NAME], NAME).signed_by(Key::main(), &issuer).unwrap();
+            let (_, parsed) = x509_parser::parse_x509_certificate(leaf.der()).unwrap();
+            assert!(is_broken(&amazon.chain(&parsed, leaf.der())), "{name}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use moka::future::Cache;
+use tokio::sync::Semaphore;
 
 use super::chain::Authorities;
 use super::{CertificateUrl, InvalidCertificate, SigningCertificate};
@@ -30,6 +31,9 @@ const FAILURE_LIFE: Duration = Duration::from_secs(10);
 const BUDGET_INTERVAL_MS: i64 = 100;
 /// What may be fetched at once after a quiet time.
 const BUDGET_BURST: i64 = 120;
+/// Messages that wait for a fetch at a time: half of those that may be in hand, so that a slow host and a flood of messages that name it
+/// leave room for those whose certificate is held.
+const MAX_WAITING: usize = 512;
 /// Addresses that are exempt from the budget: those of the last notifications in the journal.
 const MAX_EXPECTED: usize = 8;
 
@@ -76,7 +80,8 @@ pub(in crate::sns) struct Web {
     held: Cache<String, Arc<SigningCertificate>>,
     failures: Cache<String, Failure>,
     budget: Budget,
-    /// Exempt from the budget, at most [`MAX_EXPECTED`].
+    waiting: Semaphore,
+    /// Exempt from the budget and from the bound on those who wait, at most [`MAX_EXPECTED`].
     expected: Mutex<Vec<String>>,
 }
 
@@ -124,8 +129,8 @@ impl Web {
         }
         let held = Cache::new(MAX_HELD);
         let failures = Cache::builder().max_capacity(MAX_FAILURES_HELD).time_to_live(FAILURE_LIFE).build();
-        let (budget, expected) = (Budget::default(), Mutex::default());
-        Ok(Self { client, authorities, clock, held, failures, budget, expected })
+        let (budget, waiting, expected) = (Budget::default(), Semaphore::new(MAX_WAITING), Mutex::default());
+        Ok(Self { client, authorities, clock, held, failures, budget, waiting, expected })
     }
 
     async fn obtain(&self, url: &CertificateUrl, expected_name: &str) -> Result<Arc<SigningCertificate>, FetchError> {
@@ -148,6 +153,14 @@ impl Web {
             count("remembered");
             return failure.what;
         }
+        let _waiting = match self.waiting.try_acquire() {
+            Ok(place) => Some(place),
+            Err(_) if self.is_expected(url) => None,
+            Err(_) => {
+                count("over_budget");
+                return Err(FetchError::Budget);
+            }
+        };
         // Concurrent callers for one address share one fetch and its outcome.
         let loaded = self.held.try_get_with_by_ref(url.0.as_str(), self.load(url, expected_name)).await;
         loaded.or_else(|failure| failure.what.clone())
@@ -163,11 +176,14 @@ impl Web {
         self.obtain(url, expected_name).await.map(|_| ())
     }
 
+    fn is_expected(&self, url: &CertificateUrl) -> bool {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner).contains(&url.0)
+    }
+
     /// Fetches within the budget. Only what is acceptable comes to be held, so that nothing else can push it out.
     async fn load(&self, url: &CertificateUrl, expected_name: &str) -> Result<Arc<SigningCertificate>, Failure> {
         let now = self.clock.now();
-        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner).contains(&url.0);
-        if !expected && !self.budget.take(now) {
+        if !self.is_expected(url) && !self.budget.take(now) {
             count("over_budget");
             // Not remembered: the address itself has done nothing wrong.
             return Err(Failure { at: now, what: Err(FetchError::Budget) });
@@ -342,6 +358,28 @@ mod tests {
         let web = Web::with_timeout(amazon(), Clock::movable(), Some(BASE), impatient).unwrap();
         let error = web.obtain(&url(&host), NAME).await.unwrap_err();
         assert!(matches!(error, FetchError::Request(error) if error.is_timeout()));
+    }
+
+    #[tokio::test]
+    async fn messages_that_wait_for_a_slow_host_leave_room_for_those_whose_certificate_is_held() {
+        let (good, slow) = (serving(good_certificate()).await, Host::start(std::future::pending).await);
+        let (other_slow, known) = (Host::start(std::future::pending).await, serving(good_certificate()).await);
+        let web = Arc::new(web(&Clock::movable()));
+        web.obtain(&url(&good), NAME).await.unwrap();
+        let mut flood = tokio::task::JoinSet::new();
+        for _ in 0..MAX_WAITING {
+            let (web, url) = (Arc::clone(&web), url(&slow));
+            flood.spawn(async move { web.obtain(&url, NAME).await.map(|_| ()) });
+        }
+        while web.waiting.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(web.obtain(&url(&other_slow), NAME).await, Err(FetchError::Budget)));
+        assert_eq!(other_slow.hits(), 0);
+        web.obtain(&url(&good), NAME).await.unwrap();
+        web.expect(&url(&known), NAME).await.unwrap();
+        flood.shutdown().await;
+        assert_eq!(web.waiting.available_permits(), MAX_WAITING);
     }
 
     #[tokio::test]
