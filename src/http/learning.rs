@@ -95,31 +95,37 @@ async fn look(inner: &Inner, request: Request) {
             return;
         }
     };
-    if message.message_type() != MessageType::Notification {
-        let kind = message.message_type().as_str();
-        info!(
-            kind,
-            "a genuine message of SNS that names no merchant: its topic is not shown; send a test notification"
-        );
-        return;
-    }
     // Verified by a learning verifier, so it is a topic.
-    let (Ok(topic), merchant) = (message.topic_arn.parse::<TopicArn>(), ipn::merchant_id(&message)) else { return };
-    if merchant.as_ref() != Some(&inner.merchant) {
-        warn!(
-            "a genuine notification that does not name AMAZON_PAY_MERCHANT_ID was turned away; its topic is not shown"
-        );
-        return;
+    let Ok(topic) = message.topic_arn.parse::<TopicArn>() else { return };
+    let mut oddities = topic.oddities(&inner.merchant);
+    match message.message_type() {
+        MessageType::Notification if ipn::merchant_id(&message).as_ref() == Some(&inner.merchant) => {}
+        // Before a subscription is confirmed nothing else is sent, and only the topic's name can speak of the merchant.
+        MessageType::SubscriptionConfirmation if topic.is_named_after(&inner.merchant) => oddities.push(
+            "it came as the confirmation of a subscription, which names the merchant in the topic's name alone; anybody can \
+             name a topic so"
+                .to_owned(),
+        ),
+        kind => {
+            warn!(
+                kind = kind.as_str(),
+                "a genuine message that does not name AMAZON_PAY_MERCHANT_ID was turned away; its topic is not shown"
+            );
+            return;
+        }
     }
-    show(inner, &topic);
+    show(inner, &topic, oddities);
 }
 
-fn show(inner: &Inner, topic: &TopicArn) {
-    let oddities = topic.oddities(&inner.merchant);
+fn show(inner: &Inner, topic: &TopicArn, oddities: Vec<String>) {
     {
         let mut found = inner.found.lock().unwrap_or_else(PoisonError::into_inner);
+        // Again only if less speaks against it now.
+        if found.get(topic.as_str()).is_some_and(|known| known.len() <= oddities.len()) {
+            return;
+        }
         let alike = found.values().filter(|known| known.is_empty() == oddities.is_empty()).count();
-        if alike >= MAX_TOPICS || found.contains_key(topic.as_str()) {
+        if alike >= MAX_TOPICS {
             return;
         }
         found.insert(topic.as_str().to_owned(), oddities.clone());
@@ -127,7 +133,7 @@ fn show(inner: &Inner, topic: &TopicArn) {
             warn!("too many topics name AMAZON_PAY_MERCHANT_ID, which is an attack: no more of this kind are shown");
         }
     }
-    info!("a genuine notification names AMAZON_PAY_MERCHANT_ID. To accept its topic: SNS_TOPIC_ARNS={topic}");
+    info!("a genuine message names AMAZON_PAY_MERCHANT_ID. To accept its topic: SNS_TOPIC_ARNS={topic}");
     for oddity in oddities {
         warn!(%topic, "before you accept this topic: {oddity}");
     }
@@ -148,7 +154,7 @@ mod tests {
         let learning = Learning::new(verifier.unwrap(), MERCHANT.parse().unwrap());
         let see = |account: &str, name: &str| {
             let topic: TopicArn = format!("arn:aws:sns:us-east-1:{account}:{name}").parse().unwrap();
-            show(&learning.0, &topic);
+            show(&learning.0, &topic, topic.oddities(&learning.0.merchant));
             learning.found().contains_key(topic.as_str())
         };
         let shown = (0..2 * MAX_TOPICS).filter(|number| see("123456789012", &format!("stranger{number}{MERCHANT}")));

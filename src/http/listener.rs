@@ -1,12 +1,12 @@
 //! The accept loop of both listeners. Everything that a peer can hold or draw out has a bound here: open connections, the time for
 //! headers and between requests, the size of headers, the time in which it must take an answer.
 //!
-//! When all places are taken, the connection that has waited longest for its peer makes room for a new one ([`waiting`]). Only if none
+//! When all places are taken, the connection that has waited longest for its peer makes room for a new one (`listener/waiting.rs`). Only if none
 //! waits, because a request is handled on each, the new one is refused.
 //!
 //! hyper's header time-out runs from the moment a connection is opened or has become idle until a header is complete (hyper 1.12,
 //! `Conn::poll_read_head`), so it covers a peer that sends nothing, half a header, or keeps an idle connection. It does not cover a
-//! body, which is bounded by whoever reads it, nor a peer that does not take its answers: [`conversation`].
+//! body, which is bounded by whoever reads it, nor a peer that does not take its answers: `listener/conversation.rs`.
 
 mod conversation;
 mod waiting;

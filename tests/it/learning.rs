@@ -86,10 +86,23 @@ async fn what_is_forged_or_names_no_merchant_of_ours_shows_no_topic() {
     for forgery in [Forgery::OtherKey, Forgery::UntrustedCertificate, Forgery::Altered, Forgery::ForeignMerchant] {
         lesson.post(&lesson.sandbox.forge(&lesson.ipn(), forgery).expect("a forgery")).await;
     }
-    lesson.post(&lesson.sandbox.sign_subscription_confirmation(SignatureVersion::V2)).await;
     lesson.post(&lesson.sandbox.sign_unsubscribe_confirmation(SignatureVersion::V1)).await;
     assert_eq!(lesson.topics(), Vec::<String>::new());
+    lesson.end().await;
+}
+
+#[tokio::test]
+async fn the_announcement_of_a_subscription_shows_its_topic_with_a_doubt_that_a_notification_takes_away() {
+    let lesson = Lesson::start(Region::Na).await;
+    lesson.post(&lesson.sandbox.sign_subscription_confirmation(SignatureVersion::V2)).await;
+    let doubts = |lesson: &Lesson| lesson.learner.found()[lesson.sandbox.topic_arn()].len();
+    let first = doubts(&lesson);
+    assert!(first > 0);
     assert!(lesson.sandbox.confirmed_tokens().is_empty(), "nothing is confirmed while learning");
+    lesson.post(&lesson.sandbox.sign(&lesson.ipn(), SignatureVersion::V1)).await;
+    assert_eq!(doubts(&lesson), first - 1);
+    lesson.post(&lesson.sandbox.sign_subscription_confirmation(SignatureVersion::V1)).await;
+    assert_eq!(doubts(&lesson), first - 1, "what is known better is not taken back");
     lesson.end().await;
 }
 
