@@ -404,13 +404,12 @@ impl Reconciler {
 
     fn commit_of<'a>(&self, claim: &'a Claim, case: &'a Case, decision: &'a Decision) -> Commit<'a> {
         let now = self.now(claim);
-        let intents: Vec<_> = decision
-            .drafts
-            .iter()
-            .zip(&case.intents)
-            .filter(|(draft, before)| draft.intent != **before || !draft.events.is_empty())
-            .map(|(Draft { intent, events, .. }, _)| (intent, due(intent, self.policies.of(intent)), events.as_slice()))
-            .collect();
+        let with_due = |Draft { intent, events, .. }: &'a Draft| {
+            (intent, due(intent, self.policies.of(intent)), events.as_slice())
+        };
+        let changed = decision.drafts.iter().zip(&case.intents);
+        let changed = changed.filter(|(draft, before)| draft.intent != **before || !draft.events.is_empty());
+        let mut intents: Vec<_> = changed.map(|(draft, _)| with_due(draft)).collect();
         let hints: Vec<_> = claim
             .hints
             .iter()
@@ -420,6 +419,11 @@ impl Reconciler {
         let hints_due =
             claim.hints.iter().zip(&decision.hints).filter_map(|((hint, _), fate)| due_of(hint, fate, now)).min();
         let idle = intents.is_empty() && hints.is_empty() && decision.not_before.is_none();
+        if idle {
+            // Due, and nothing to do: the due times on record are of another policy, or of before a stop.
+            let open = decision.drafts.iter().filter(|draft| !draft.intent.stage().is_terminal());
+            intents = open.map(with_due).collect();
+        }
         let not_before = if idle { Some(later(now, NOTHING_CHANGED_DELAY)) } else { decision.not_before };
         Commit {
             record: &decision.record,

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::policy::{MonthPark, Policy, Sweep};
+use super::policy::{LAST_CHANCE, MonthPark, Policy, Sweep, later};
 use crate::model::charge_intent::{ChargeIntent, NumberStatus, Outcome, Park, Stage, Trigger, Why};
 use crate::model::event::{Event, EventType};
 use crate::model::ids::ChargeId;
@@ -108,7 +108,13 @@ impl Draft {
             }
             MonthPark::StillTheOldMonth { at } => at,
             MonthPark::Until { at, turn } if self.intent.progress.month_turn == Some(turn) => {
-                // Still the same park: it was counted, and the window stands still for it already.
+                // Still the same park: it was counted, and the window stands still for it already. Another number has another place in
+                // the spread; should that be past the end of the window, the window stands still for the rest too.
+                let end = policy.attempts_end(&self.intent);
+                if now < end && later(at, LAST_CHANCE) > end {
+                    let rest = later(at, LAST_CHANCE).duration_since(end);
+                    self.intent.progress.stand_still(rest.try_into().unwrap_or_default());
+                }
                 return self.schedule_month(at);
             }
             MonthPark::Until { turn, at } => {

@@ -101,6 +101,11 @@ fn gate(draft: &mut Draft, at: Timestamp, context: &Context<'_>) -> Want {
                 draft.intent.progress.last_reason =
                     Some(view.reasons.first().cloned().unwrap_or_else(|| "NonChargeable".to_owned()));
                 draft.park_for_instrument(now, policy, view.instrument.clone(), true);
+                // The time that this park may last can be over before it begins; then nobody is asked for anything.
+                if now >= policy.attempts_end(&draft.intent) {
+                    let reason = draft.intent.progress.last_reason.clone().unwrap_or_default();
+                    draft.abandon(now, &reason, Outcome::Verified);
+                }
                 Want::Nothing
             }
             PermissionState::Other(state) => {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::draft::Draft;
 use super::explain::{most_within, retries_of};
 use super::policy::{DAY, Lot, Policy};
-use crate::model::charge_intent::ChargeIntent;
+use crate::model::charge_intent::{ChargeIntent, Stage};
 use crate::model::ids::PolicyName;
 use crate::model::verdict::Decline;
 
@@ -77,7 +77,11 @@ impl Policies {
     /// Tells once of an open charge whose policy is gone: it goes on by the default one.
     pub(super) fn miss(&self, draft: &mut Draft) {
         let Some(name) = draft.intent.policy.clone() else { return };
-        let missing = self.get(&name).is_none() && !draft.intent.stage().is_terminal();
+        // Nothing is planned for what is held or has ended; and of what a recovery holds the note could not be stored.
+        if draft.intent.stage().is_terminal() || matches!(draft.intent.stage(), Stage::Held { .. }) {
+            return;
+        }
+        let missing = self.get(&name).is_none();
         if missing && !draft.intent.progress.policy_missed {
             let known: Vec<&str> = self.names().collect();
             let message = "the policy of a charge is not in the policy file any more: the default one is used";

@@ -82,6 +82,9 @@ pub enum Lot {
     Fixed(f64),
 }
 
+/// What waits for the end of the quiet hours, or for another month, needs time to be made before the window ends: a whole night's
+/// attempts begin together.
+pub(super) const LAST_CHANCE: Duration = HOUR;
 /// After the assumed turn of the month the limit may still be the old one for this long: Amazon documents no time zone.
 pub(super) const MONTH_DOUBT: Duration = Duration::from_hours(36);
 /// How long to wait while in that doubt.
@@ -159,7 +162,12 @@ impl Policy {
     #[must_use]
     pub fn unknown_deadline(&self, intent: &ChargeIntent, why: Why) -> Timestamp {
         let end = self.window_end(intent);
-        if why == Why::Confirmation { later(end, 2 * self.confirmation_delay) } else { end }
+        if why != Why::Confirmation {
+            return end;
+        }
+        // Also where a policy was changed for one with a shorter window meanwhile.
+        let from = intent.number.last_mark.map_or(end, |mark| mark.max(end));
+        later(from, 2 * self.confirmation_delay)
     }
 
     /// The next attempt after a decline that may pass by itself, the last one of the intent (`last_reason`); `None` when there is no
@@ -189,12 +197,16 @@ impl Policy {
     pub fn quiet_until(&self, intent: &ChargeIntent, now: Timestamp) -> Option<Timestamp> {
         let by_itself = matches!(intent.progress.trigger, Trigger::Schedule | Trigger::NewMonth);
         let until = self.quiet.as_ref().filter(|_| by_itself)?.end_after(now)?;
-        (until < self.attempts_end(intent)).then_some(until)
+        (later(until, LAST_CHANCE) < self.attempts_end(intent)).then_some(until)
     }
 
-    /// The end of the quiet hours for what falls into them, unless that is not before `end`.
+    /// The end of the quiet hours for what falls into them, unless that is too near to `end`.
     fn out_of_quiet_hours(&self, at: Timestamp, end: Timestamp) -> Timestamp {
-        self.quiet.as_ref().and_then(|quiet| quiet.end_after(at)).filter(|until| *until < end).unwrap_or(at)
+        self.quiet
+            .as_ref()
+            .and_then(|quiet| quiet.end_after(at))
+            .filter(|until| later(*until, LAST_CHANCE) < end)
+            .unwrap_or(at)
     }
 
     /// When to send the same number again after nobody answered; `retry_after` is Amazon's wish.

@@ -7,6 +7,7 @@ use std::process::Output;
 use amazon_pay_ipn::clock::Clock;
 use amazon_pay_ipn::config::{self, Given};
 use amazon_pay_ipn::model::ids::Region;
+use amazon_pay_ipn::reconciler::StepOutcome;
 use amazon_pay_ipn::recovery::policies::Policies;
 use amazon_pay_ipn::sandbox::{DeclineCode, Outcome};
 use jiff::tz::TimeZone;
@@ -270,4 +271,24 @@ fn explain_warns_of_card_scheme_ceilings() {
     let said = text(&output.stdout);
     assert!(said.contains("WARNING: soft_declined: 12 attempts are possible within 30 days; Mastercard"), "{said}");
     assert!(!said.contains("Visa"), "{said}");
+}
+
+#[tokio::test]
+async fn a_limit_that_was_lengthened_leaves_no_charge_due_over_and_over() {
+    let mut app = with_policies("[default.hard_declined]\nwindow = '9d 12h'").await;
+    let permission = app.permission();
+    app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::HardDeclined)).expect("a permission");
+    app.submit("renewal", &permission).await;
+    app.pass(9 * DAY + 6 * HOUR, 6 * HOUR).await;
+    assert_eq!(app.state("renewal").await, "parked");
+
+    app.settings.policies = built_in_policy();
+    app.restart().await;
+    // Past the old end, and before the next look.
+    app.pass(7 * HOUR, 7 * HOUR).await;
+    app.advance(MINUTE);
+    let step = app.reconciler.step().await.expect("a step");
+    assert!(matches!(step, StepOutcome::Idle), "it is due again, with nothing to do: {step:?}");
+    assert_eq!(app.state("renewal").await, "parked");
+    app.finish().await;
 }

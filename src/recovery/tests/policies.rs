@@ -192,6 +192,67 @@ fn a_night_in_which_the_clock_is_put_forward_moves_an_attempt_to_the_morning_on_
     assert_eq!(told.steps[1].latest, Some(at("2026-03-29T07:00:00+02:00")));
 }
 
+#[test]
+fn an_attempt_is_not_moved_so_near_to_the_end_of_the_window_that_it_may_come_too_late() {
+    // The window ends at 10:00 on the second day; quiet until half an hour before, or until an hour and a half before.
+    let until = |to| Policy {
+        window: 44 * HOUR,
+        soft: Retries::after(vec![42 * HOUR]),
+        jitter: Jitter { percent: 0, cap: Duration::ZERO },
+        quiet: Some(quiet((3, 0), to, "UTC")),
+        ..policy()
+    };
+    let end = until((5, 30)).window_end(&sent());
+    assert_eq!(end, at("2026-02-01T06:00:00Z"));
+    assert_eq!(planned(&settled(sent(), &soft(), start(), &until((5, 30)))).0, at("2026-02-01T04:00:00Z"));
+    assert_eq!(planned(&settled(sent(), &soft(), start(), &until((4, 30)))).0, at("2026-02-01T04:30:00Z"));
+}
+
+// --- policies that change under an open charge ---
+
+#[test]
+fn a_charge_that_is_held_misses_no_policy() {
+    let mut held = chosen("gentle");
+    held.progress.stage = Stage::Held { reason: "restored".to_owned() };
+    assert!(decided_by(&Policies::from(policy()), held, after(HOUR)).events.is_empty());
+}
+
+#[test]
+fn a_window_that_was_shortened_drops_no_confirmation_that_is_planned() {
+    let short = Policy { window: 2 * DAY, ..policy() };
+    let failed = settled(sent(), &Verdict::Declined(Decline::ProcessingFailure), start(), &policy()).intent;
+    let mut late = failed;
+    late.number.last_mark = Some(after(5 * DAY));
+    late.progress.stage = Stage::Scheduled { at: after(5 * DAY + X), why: Why::Confirmation };
+    assert_eq!(short.unknown_deadline(&late, Why::Confirmation), after(5 * DAY + 2 * X));
+    assert_eq!(short.unknown_deadline(&late, Why::Repeat), short.window_end(&late));
+    let decision = decided_by(&Policies::from(short), late, after(5 * DAY + X));
+    assert_eq!(decision.act, Act::Send(0));
+}
+
+#[test]
+fn nobody_is_asked_for_a_card_when_the_time_to_wait_for_it_is_over() {
+    let policies = Policies::from(Policy { hard_window: Some(DAY), ..policy() });
+    let mut declined = intent();
+    (declined.progress.trigger, declined.progress.attempts) = (Trigger::Schedule, 1);
+    declined.progress.stage = Stage::Scheduled { at: after(3 * DAY), why: Why::Attempt };
+    let findings = findings(not_chargeable("PaymentMethodInvalid"));
+    let decision = decide(&case(vec![declined]), &findings, after(3 * DAY), &policies, OURS);
+    let draft = only(decision);
+    assert!(draft.intent.stage().is_terminal());
+    assert!(draft.events.iter().all(|event| !event.kind.contains("action_required")), "{:?}", draft.events);
+}
+
+#[test]
+fn a_later_place_in_the_spread_of_the_same_month_is_not_beyond_the_window() {
+    let policy = Policy { window: DAY, month_spread: 3 * DAY, lot: Lot::Fixed(0.0), ..policy() };
+    let first = settled(sent(), &Verdict::Refused(Refusal::MonthlyLimit), start(), &policy).intent;
+    let last = Policy { lot: Lot::Fixed(Lot::LATEST), ..policy };
+    let again = settled(first, &Verdict::Refused(Refusal::MonthlyLimit), after(2 * HOUR), &last);
+    let (next, _) = planned(&again);
+    assert!(next < last.attempts_end(&again.intent), "{next} is after {}", last.attempts_end(&again.intent));
+}
+
 // --- warnings ---
 
 #[test]
@@ -305,7 +366,7 @@ fn check_attempt(before: &ChargeIntent, now: Timestamp, policy: &Policy) {
     let asked_for = matches!(before.progress.trigger, Trigger::Submit | Trigger::InstrumentUpdate);
     let quiet_end = policy.quiet.as_ref().and_then(|quiet| quiet.end_after(now));
     assert!(
-        asked_for || quiet_end.is_none_or(|end| end >= policy.attempts_end(before)),
+        asked_for || quiet_end.is_none_or(|end| later(end, HOUR) >= policy.attempts_end(before)),
         "{now} is quiet until {quiet_end:?}"
     );
 }
