@@ -269,6 +269,10 @@ async fn notification(inner: &Inner, message: &Verified<Envelope>, body: &str) -
 
 /// Confirms through the SNS API, never by visiting the URL in the message.
 async fn subscription(inner: &Inner, message: &Verified<Envelope>) -> Result<Received, StoreError> {
+    // It is stored after it was confirmed: then SNS has not heard our 200, or somebody repeats what he has overheard.
+    if inner.store.is_known(&message.message_id).await? {
+        return Ok(Received::Duplicate);
+    }
     if let Err(error) = inner.subscriber.confirm(message).await {
         error!(
             error = &error as &dyn std::error::Error,
@@ -285,6 +289,9 @@ async fn subscription(inner: &Inner, message: &Verified<Envelope>) -> Result<Rec
 
 /// Somebody ended the subscription: an alert. Following the message's link would subscribe again, which is not ours to decide.
 async fn unsubscription(inner: &Inner, message: &Verified<Envelope>) -> Result<Received, StoreError> {
+    if inner.store.is_known(&message.message_id).await? {
+        return Ok(Received::Duplicate);
+    }
     error!(topic = message.topic_arn, "SNS says that our subscription has ended: no notifications will come");
     keep_subscription(inner, message, "ended").await?;
     Ok(Received::Unsubscription)

@@ -1,6 +1,7 @@
 //! What the public listener stores before it says 200.
 
 use jiff::Timestamp;
+use redis::AsyncCommands;
 use redis::streams::StreamRangeReply;
 use serde_json::json;
 
@@ -137,6 +138,14 @@ impl Store {
         event: Option<&Event>,
     ) -> Result<Accepted, StoreError> {
         self.keep(delivery, "", event).await
+    }
+
+    /// Whether a message of this id was stored before, as far as [`StoreSettings::dedupe_ttl`](super::StoreSettings) reaches back.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn is_known(&self, message_id: &str) -> Result<bool, StoreError> {
+        Ok(self.0.connection.handle().exists(self.0.keys.seen(message_id)).await?)
     }
 
     /// The bodies of the last entries of the journal, as they were received and verified; the newest first. Each was stored by

@@ -136,6 +136,19 @@ async fn a_subscription_is_confirmed_through_the_api_and_an_ended_one_is_told() 
 }
 
 #[tokio::test]
+async fn a_repeated_announcement_or_end_of_a_subscription_is_answered_and_nothing_more() {
+    let app = TestApp::start().await;
+    let announced = app.sandbox.sign_subscription_confirmation(SignatureVersion::V1);
+    let ended = app.sandbox.sign_unsubscribe_confirmation(SignatureVersion::V2);
+    for message in [&announced, &announced, &ended, &ended, &announced] {
+        assert_eq!(app.post_ipn(&message.body, &message.headers).await, 200);
+    }
+    assert_eq!(app.sandbox.confirmed_tokens().len(), 1, "who repeats it does not subscribe us again");
+    assert_eq!((app.journal().await.len(), app.event_kinds().await.len()), (2, 2));
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn redis_gone_answers_503_and_the_redelivery_is_accepted_without_a_restart() {
     let mut app = TestApp::start().await;
     let permission = app.permission();
