@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use crate::amazon_pay::{AmazonPay, CancelOutcome};
 use crate::clock::{Clock, Stopwatch};
 use crate::model::charge::{ChargeLook, ChargeView};
-use crate::model::charge_intent::{NumberStatus, Outcome};
+use crate::model::charge_intent::{ChargeIntent, NumberStatus, Outcome, Stage};
 use crate::model::event::Event;
 use crate::model::hint::Hint;
 use crate::model::ids::{ChargeId, ChargePermissionId, Environment};
@@ -421,8 +421,7 @@ impl Reconciler {
         let idle = intents.is_empty() && hints.is_empty() && decision.not_before.is_none();
         if idle {
             // Due, and nothing to do: the due times on record are of another policy, or of before a stop.
-            let open = decision.drafts.iter().filter(|draft| !draft.intent.stage().is_terminal());
-            intents = open.map(with_due).collect();
+            intents = decision.drafts.iter().filter(|draft| has_due_time(&draft.intent)).map(with_due).collect();
         }
         let not_before = if idle { Some(later(now, NOTHING_CHANGED_DELAY)) } else { decision.not_before };
         Commit {
@@ -435,6 +434,12 @@ impl Reconciler {
             not_before,
         }
     }
+}
+
+/// Whether a due time of the intent is on record that may be written anew. What is held has none, and its caller may resume it at any
+/// moment, lease or not: what was read of it before must not be written over that.
+fn has_due_time(intent: &ChargeIntent) -> bool {
+    !intent.stage().is_terminal() && !matches!(intent.stage(), Stage::Held { .. })
 }
 
 /// A change that no notification told us of: the sweep found it.
@@ -481,5 +486,24 @@ fn verdict_name(verdict: &Verdict) -> &str {
         Verdict::DuplicateKey => "DuplicateIdempotencyKey",
         Verdict::AccountFault(_) => "AccountFault",
         Verdict::Ambiguous { .. } => "Ambiguous",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::draft::testing::intent;
+
+    #[test]
+    fn what_is_held_or_has_ended_is_never_written_only_for_its_due_time() {
+        assert!(has_due_time(&intent()));
+        let now = Timestamp::UNIX_EPOCH;
+        for stage in
+            [Stage::Held { reason: "restored".to_owned() }, Stage::Canceled { at: now, outcome: Outcome::Verified }]
+        {
+            let mut other = intent();
+            other.progress.stage = stage;
+            assert!(!has_due_time(&other), "{:?}", other.stage());
+        }
     }
 }

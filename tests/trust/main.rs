@@ -71,6 +71,9 @@ async fn nothing_forged_gets_in_and_nothing_genuine_is_turned_away() {
     assert!(genuine.len() >= MIN_GENUINE && genuine.iter().all(Case::is_genuine), "{} genuine", genuine.len());
     assert!(forged.len() >= MIN_FORGED && !forged.iter().any(Case::is_genuine), "{} forged", forged.len());
 
+    let documented = format!("{} forged and {} genuine messages", all.len() - genuine.len(), genuine.len());
+    assert!(include_str!("../../README.md").contains(&documented), "README.md does not say {documented}");
+
     let mut books = stage.books().await;
     for case in &genuine {
         stage.judge(case, &mut books).await;
