@@ -1,4 +1,4 @@
-//! One charge permission at a time: what to look at ([`plan`]), and then what to do ([`decide`]).
+//! One charge permission at a time: what to look at ([`super::plan`]), and then what to do ([`decide`]).
 //!
 //! Total, pure and deterministic. The reconciler gathers, calls [`decide`], acts at most once, settles the answer and calls
 //! [`decide`] again with [`Findings::may_act`] off, so that one set of rules judges before and after a send.
@@ -8,150 +8,26 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::case::{Act, Case, Decision, Findings};
 use super::draft::Draft;
+use super::due::{not_before, plan_next_look};
 use super::gate::advance_fresh;
 use super::hints::{fate, newest_permission_hint};
 use super::policies::Policies;
-use super::policy::{Policy, Sweep, later};
+use super::policy::{Policy, later};
 use super::{found, permission};
-use crate::model::charge::{ChargeLook, ChargeState};
-use crate::model::charge_intent::{ChargeIntent, NumberStatus, Outcome, Park, Stage, Why};
+use crate::model::charge::ChargeLook;
+use crate::model::charge_intent::{NumberStatus, Outcome, Stage, Why};
 use crate::model::event::Event;
-use crate::model::hint::{Hint, HintNote, ObjectType};
-use crate::model::ids::{ChargeId, ChargePermissionId, Environment};
+use crate::model::ids::{ChargeId, Environment};
 use crate::model::permission::{Look, PermissionRecord, PermissionState};
 
-/// Get Charge calls of one reconciliation, at most. With two looks at the permission and one send that makes eight calls.
-pub const MAX_CHARGE_LOOKS: usize = 5;
 /// A pending charge is alerted on after this, and held after [`PENDING_HELD`].
 const PENDING_ALERT: Duration = Duration::from_hours(24);
 /// See [`PENDING_ALERT`].
 const PENDING_HELD: Duration = Duration::from_hours(7 * 24);
 /// Between looks and sends while the account, or our clock, is at fault.
 pub const ACCOUNT_PROBE: Duration = Duration::from_mins(15);
-
-/// Everything that is stored about a charge permission, as one claim reads it.
-#[derive(Debug, Clone)]
-pub struct Case {
-    /// The permission.
-    pub permission: ChargePermissionId,
-    /// Whether a Closed state was ever seen.
-    pub closed: bool,
-    /// What the last looks showed.
-    pub record: PermissionRecord,
-    /// What notifications named.
-    pub hints: Vec<Hint>,
-    /// The open intents, oldest first; after gathering also ended ones that a charge names.
-    pub intents: Vec<ChargeIntent>,
-}
-
-/// What is to be looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// Get Charge Permission.
-    pub permission: bool,
-    /// Get Charge, for each of these.
-    pub charges: Vec<ChargeId>,
-}
-
-/// What was found.
-#[derive(Debug, Clone)]
-pub struct Findings {
-    /// The permission.
-    pub look: Look,
-    /// The charges.
-    pub charges: Vec<(ChargeId, ChargeLook)>,
-    /// Whether a send may follow: off once one was made.
-    pub may_act: bool,
-}
-
-/// The one thing to do at Amazon.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Act {
-    /// Nothing.
-    Nothing,
-    /// Create Charge for the intent at this index of [`Decision::drafts`], under its current number.
-    Send(usize),
-    /// Cancel the authorisation of the intent at this index.
-    CancelCharge(usize, ChargeId),
-}
-
-/// What becomes of a hint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HintFate {
-    /// Dealt with.
-    Done,
-    /// Stays as it is, for the next reconciliation.
-    Keep,
-    /// Looked at again later.
-    Defer(HintNote),
-    /// Kept aside, with the reason.
-    Quarantine(String),
-}
-
-/// What happens next.
-#[derive(Debug, Clone)]
-#[must_use = "a decision that is dropped is work that is lost"]
-pub struct Decision {
-    /// The intents as they become, with their events.
-    pub drafts: Vec<Draft>,
-    /// The record as it becomes.
-    pub record: PermissionRecord,
-    /// Whether Closed was seen by now.
-    pub closed: bool,
-    /// Events about the permission itself, and alerts.
-    pub events: Vec<Event>,
-    /// One fate for each hint of the case, in order.
-    pub hints: Vec<HintFate>,
-    /// What to do at Amazon.
-    pub act: Act,
-    /// Nothing is to be tried before this time, because Amazon did not answer a look; wakes ignore it.
-    pub not_before: Option<Timestamp>,
-}
-
-/// What to look at: as little as the hints and the due work ask for.
-#[must_use]
-pub fn plan(case: &Case, now: Timestamp) -> Plan {
-    let ready = |hint: &&Hint| hint.note.not_before.is_none_or(|at| at <= now);
-    let mut charges: Vec<ChargeId> = case
-        .hints
-        .iter()
-        .filter(ready)
-        .filter(|hint| hint.object_type == ObjectType::Charge)
-        .map(|hint| hint.object_id.to_charge_id())
-        .filter(|charge| !is_known_final(case, charge))
-        .collect();
-    for intent in &case.intents {
-        if let Stage::Pending { charge, .. } | Stage::Authorized { charge, .. } = intent.stage()
-            && intent.progress.look_at.is_none_or(|at| at <= now)
-            && !charges.contains(charge)
-        {
-            charges.push(charge.clone());
-        }
-    }
-    charges.truncate(MAX_CHARGE_LOOKS);
-    let heard = case.hints.iter().filter(ready).any(|hint| hint.object_type != ObjectType::Charge);
-    let permission = heard || case.intents.iter().any(|intent| needs_the_permission(intent, now));
-    Plan { permission, charges }
-}
-
-/// A charge that our record knows as final costs no call.
-pub(super) fn is_known_final(case: &Case, charge: &ChargeId) -> bool {
-    case.record.charges.get(charge).is_some_and(|state| ChargeState::from(state.as_str()).is_final())
-}
-
-/// Whether the permission gates what is due for this intent now.
-fn needs_the_permission(intent: &ChargeIntent, now: Timestamp) -> bool {
-    let looked_for = intent.progress.look_at.is_some_and(|at| at <= now);
-    match intent.stage() {
-        Stage::Scheduled { at, .. } => *at <= now || looked_for,
-        Stage::Parked { park: Park::Instrument { echo_look_at, .. }, .. } => {
-            looked_for || intent.progress.look_at.is_none() || echo_look_at.is_some_and(|at| at <= now)
-        }
-        Stage::Parked { .. } => looked_for || intent.progress.look_at.is_none(),
-        _ => false,
-    }
-}
 
 /// What to do now. See the module documentation.
 pub fn decide(case: &Case, findings: &Findings, now: Timestamp, policies: &Policies, ours: Environment) -> Decision {
@@ -386,80 +262,4 @@ fn choose(drafts: &mut [Draft], wants: &[(usize, Want)], now: Timestamp, policie
         }
     }
     Act::Nothing
-}
-
-/// Whether the charge that the intent waits for was asked for in this reconciliation.
-fn was_read(stage: &Stage, charges: &[(ChargeId, ChargeLook)]) -> bool {
-    match stage {
-        Stage::Pending { charge, .. } | Stage::Authorized { charge, .. } => {
-            charges.iter().any(|(read, _)| read == charge)
-        }
-        _ => false,
-    }
-}
-
-/// When the permission, or the charge, is looked at although nothing happens.
-fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
-    let now = context.now;
-    let asks_for_permission = matches!(draft.intent.stage(), Stage::Scheduled { .. } | Stage::Parked { .. });
-    let sweep = match draft.intent.stage() {
-        Stage::Scheduled { .. } if draft.intent.number.value > 0 => Sweep::Quiet,
-        Stage::Parked { since, .. } => Sweep::Parked(*since),
-        Stage::Pending { since, .. } => Sweep::Pending(*since),
-        Stage::Authorized { .. } => Sweep::Quiet,
-        _ => {
-            draft.intent.progress.look_at = None;
-            return;
-        }
-    };
-    let next = sweep.next(now);
-    let read = was_read(draft.intent.stage(), context.charges);
-    let look_at = &mut draft.intent.progress.look_at;
-    match context.look {
-        // A look at the permission that is due stays due until Amazon answers one.
-        Look::Failed | Look::AccountFault | Look::NotAsked if asks_for_permission && look_at.is_some() => {}
-        Look::Failed | Look::AccountFault if asks_for_permission => *look_at = Some(now),
-        // A charge that there was no call left for stays due.
-        _ if !asks_for_permission && !read && look_at.is_some() => {}
-        _ if look_at.is_none_or(|at| at <= now) => *look_at = Some(next),
-        _ => {}
-    }
-}
-
-/// Backs off while Amazon does not answer looks: 30 s, 1, 2, 4, 8 and then 15 minutes.
-fn not_before(record: &PermissionRecord, look: &Look, now: Timestamp) -> Option<Timestamp> {
-    match look {
-        Look::AccountFault => Some(later(now, ACCOUNT_PROBE)),
-        Look::Failed => {
-            let doublings = record.failed_looks.saturating_sub(1).min(5);
-            Some(later(now, Duration::from_secs(30 << doublings).min(ACCOUNT_PROBE)))
-        }
-        Look::Seen(_) | Look::NotFound | Look::NotAsked => None,
-    }
-}
-
-/// When the intent needs attention next; `None` when it waits for somebody else.
-#[must_use]
-pub fn due(intent: &ChargeIntent, policy: &Policy) -> Option<Timestamp> {
-    let look_at = intent.progress.look_at;
-    let end = policy.attempts_end(intent);
-    match intent.stage() {
-        Stage::Scheduled { at, why } => {
-            let end = if !intent.next_send_repeats() {
-                Some(end)
-            } else if intent.progress.closing_since.is_none() {
-                Some(policy.unknown_deadline(intent, *why))
-            } else {
-                None
-            };
-            [Some(*at), look_at, end].into_iter().flatten().min()
-        }
-        Stage::Parked { park: Park::Instrument { echo_look_at, .. }, .. } => {
-            [Some(end), look_at, *echo_look_at].into_iter().flatten().min()
-        }
-        Stage::Parked { park: Park::Attention, .. } => [Some(end), look_at].into_iter().flatten().min(),
-        Stage::Pending { .. } => look_at,
-        Stage::Authorized { .. } => [look_at, intent.progress.cancel_retry_at].into_iter().flatten().min(),
-        Stage::Held { .. } | Stage::Captured { .. } | Stage::Canceled { .. } | Stage::Abandoned { .. } => None,
-    }
 }

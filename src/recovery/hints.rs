@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::decide::{ACCOUNT_PROBE, Case, Findings, HintFate, is_known_final};
+use super::case::{Case, Findings, HintFate};
+use super::decide::ACCOUNT_PROBE;
+use super::plan::is_known_final;
 use super::policy::later;
 use crate::model::charge::ChargeLook;
 use crate::model::hint::{Hint, HintNote, ObjectType};

@@ -14,7 +14,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::decide::{Act, Case, Decision, Findings, decide, decide_again};
+use super::case::{Act, Case, Decision, Findings};
+use super::decide::{decide, decide_again};
 use super::draft::Draft;
 use super::draft::testing::{marked, start, view};
 use super::policies::Policies;

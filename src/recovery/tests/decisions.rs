@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::model::charge_intent::NumberStatus;
-use crate::recovery::decide::{HintFate, MAX_CHARGE_LOOKS, plan};
+use crate::recovery::case::HintFate;
 use crate::recovery::draft::testing::{digest, intent};
+use crate::recovery::plan::{MAX_CHARGE_LOOKS, plan};
 
 const A: &str = "C01-0000000-0000001-C000001";
 const B: &str = "C01-0000000-0000001-C000002";
@@ -154,7 +155,7 @@ fn the_echo_of_our_own_decline_earns_one_look_at_the_end_of_the_15_minutes_and_n
     let decision = decided_on_hearing(parked(), after(14 * MINUTE), chargeable(), after(14 * MINUTE));
     assert_eq!(decision.act, Act::Nothing);
     let waiting = only(decision).intent;
-    assert_eq!(crate::recovery::decide::due(&waiting, &policy()), Some(after(15 * MINUTE)));
+    assert_eq!(crate::recovery::due::due(&waiting, &policy()), Some(after(15 * MINUTE)));
     assert!(plan(&case(vec![waiting.clone()]), after(15 * MINUTE)).permission);
     let decision = decided(waiting, chargeable(), after(15 * MINUTE));
     assert_eq!(decision.act, Act::Nothing);

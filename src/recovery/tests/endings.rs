@@ -99,14 +99,14 @@ fn a_number_marked_out_of_a_park_is_unknown_and_no_cancellation_is_final_before_
 fn an_authorisation_that_appears_after_a_cancellation_is_canceled_now() {
     let answer = as_answer(charge(A, ChargeState::Authorized, 0));
     let draft = answered(canceled(sent()), &answer, after(MINUTE));
-    assert_eq!(crate::recovery::decide::due(&draft.intent, &policy()), Some(after(MINUTE)));
+    assert_eq!(crate::recovery::due::due(&draft.intent, &policy()), Some(after(MINUTE)));
     let decision = decided(draft.intent, Look::NotAsked, after(MINUTE));
     assert_eq!(decision.act, Act::CancelCharge(0, A.parse().unwrap()));
     // The try failed: the loop notes when to try again, and until then nothing is wanted.
     let mut tried = only(decision).intent;
     tried.progress.cancel_retry_at = Some(after(6 * MINUTE));
     tried.progress.look_at = Some(after(DAY));
-    assert_eq!(crate::recovery::decide::due(&tried, &policy()), Some(after(6 * MINUTE)));
+    assert_eq!(crate::recovery::due::due(&tried, &policy()), Some(after(6 * MINUTE)));
     assert_eq!(decided(tried.clone(), Look::NotAsked, after(5 * MINUTE)).act, Act::Nothing);
     assert_eq!(decided(tried, Look::NotAsked, after(6 * MINUTE)).act, Act::CancelCharge(0, A.parse().unwrap()));
 }

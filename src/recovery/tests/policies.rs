@@ -9,8 +9,8 @@ use proptest::sample::select;
 
 use super::*;
 use crate::model::charge_intent::{NumberStatus, Trigger};
-use crate::recovery::decide::due;
 use crate::recovery::draft::testing::{at, digest, intent};
+use crate::recovery::due::due;
 use crate::recovery::explain::{End, What, explain};
 use crate::recovery::policies::warnings;
 use crate::recovery::policy::{Jitter, Lot, Retries};

@@ -9,8 +9,8 @@ use super::*;
 use crate::model::charge_intent::{Number, NumberStatus, Trigger};
 use crate::model::money::Money;
 use crate::model::permission::PermissionView;
-use crate::recovery::decide::due;
 use crate::recovery::draft::testing::{digest, intent};
+use crate::recovery::due::due;
 
 /// Mostly around the life of the intents, sometimes at the ends of time.
 fn time() -> impl Strategy<Value = Timestamp> {

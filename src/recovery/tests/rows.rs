@@ -31,7 +31,7 @@ fn an_authorised_charge_waits_for_its_capture() {
 fn a_pending_charge_is_asked_about_hourly_then_six_hourly_alerted_on_after_a_day_and_held_after_seven() {
     let mut intent = answered(sent(), &as_answer(charge(A, ChargeState::AuthorizationInitiated, 0)), start()).intent;
     let (mut now, mut gaps, mut told) = (start(), Vec::new(), Vec::new());
-    while let Some(next) = crate::recovery::decide::due(&intent, &policy()) {
+    while let Some(next) = crate::recovery::due::due(&intent, &policy()) {
         gaps.push(next.duration_since(now).as_hours());
         now = next;
         let decision = read_charges(intent, vec![charge(A, ChargeState::AuthorizationInitiated, 0)], now);

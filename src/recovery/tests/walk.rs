@@ -8,8 +8,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::charge_intent::NumberStatus;
 use crate::model::ids::IntentId;
-use crate::recovery::decide::{HintFate, due, plan};
+use crate::recovery::case::HintFate;
 use crate::recovery::draft::testing::{digest, intent};
+use crate::recovery::due::due;
+use crate::recovery::plan::plan;
 
 /// Amazon refuses a request whose date is older than this; X is longer.
 const TOLERANCE_MINUTES: u8 = 25;

@@ -1,0 +1,145 @@
+//! Writes what was decided.
+
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use super::{NOTHING_CHANGED_DELAY, Reconciler, Stop};
+use crate::model::charge::ChargeView;
+use crate::model::charge_intent::{ChargeIntent, Stage};
+use crate::model::hint::Hint;
+use crate::recovery::case::{Case, Decision, HintFate};
+use crate::recovery::draft::Draft;
+use crate::recovery::due::due;
+use crate::recovery::policy::later;
+use crate::store::StoreError;
+use crate::store::reconciliations::{Claim, Commit, Committed, HintChange};
+use crate::telemetry::metric;
+
+/// Tries of a commit while Redis does not answer.
+const COMMIT_TRIES: u32 = 3;
+
+impl Reconciler {
+    /// Writes the decision. A success whose lease was lost is noted for whoever holds it now.
+    pub(super) async fn commit(
+        &self,
+        claim: &Claim,
+        case: &Case,
+        decision: &Decision,
+        charge: Option<&ChargeView>,
+    ) -> Result<(), Stop> {
+        let commit = self.commit_of(claim, case, decision);
+        let mut tries = 0;
+        let committed = loop {
+            tries += 1;
+            match self.store.commit(claim, &commit).await {
+                Ok(committed) => break committed,
+                Err(StoreError::Unavailable(error)) if tries < COMMIT_TRIES => {
+                    warn!(error = &error as &dyn std::error::Error, permission = %claim.permission, "a commit is tried again");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if committed == Committed::Yes {
+            return Ok(());
+        }
+        if let Some(charge) = charge {
+            self.store.note_charge(&claim.permission, &charge.id).await?;
+        }
+        Err(Stop::LostLease)
+    }
+
+    pub(super) fn commit_of<'a>(&self, claim: &'a Claim, case: &'a Case, decision: &'a Decision) -> Commit<'a> {
+        let now = self.now(claim);
+        let with_due = |Draft { intent, events, .. }: &'a Draft| {
+            (intent, due(intent, self.policies.of(intent)), events.as_slice())
+        };
+        let changed = decision.drafts.iter().zip(&case.intents);
+        let changed = changed.filter(|(draft, before)| draft.intent != **before || !draft.events.is_empty());
+        let mut intents: Vec<_> = changed.map(|(draft, _)| with_due(draft)).collect();
+        let hints: Vec<_> = claim
+            .hints
+            .iter()
+            .zip(&decision.hints)
+            .filter_map(|((hint, seen), fate)| Some((hint, seen.as_str(), change_of(fate)?)))
+            .collect();
+        let hints_due =
+            claim.hints.iter().zip(&decision.hints).filter_map(|((hint, _), fate)| due_of(hint, fate, now)).min();
+        let idle = intents.is_empty() && hints.is_empty() && decision.not_before.is_none();
+        if idle {
+            // Due, and nothing to do: the due times on record are of another policy, or of before a stop.
+            intents = decision.drafts.iter().filter(|draft| has_due_time(&draft.intent)).map(with_due).collect();
+        }
+        let not_before = if idle { Some(later(now, NOTHING_CHANGED_DELAY)) } else { decision.not_before };
+        Commit {
+            record: &decision.record,
+            closed: decision.closed,
+            events: &decision.events,
+            hints,
+            hints_due,
+            intents,
+            not_before,
+        }
+    }
+}
+
+/// Whether a due time of the intent is on record that may be written anew. What is held has none, and its caller may resume it at any
+/// moment, lease or not: what was read of it before must not be written over that.
+fn has_due_time(intent: &ChargeIntent) -> bool {
+    !intent.stage().is_terminal() && !matches!(intent.stage(), Stage::Held { .. })
+}
+
+/// A change that no notification told us of: the sweep found it.
+pub(super) fn count_sweep(case: &Case, decision: &Decision) {
+    let known = case.record.state.is_some();
+    if known && case.hints.is_empty() && case.record.state != decision.record.state {
+        metrics::counter!(metric::FOUND_BY_SWEEP).increment(1);
+        info!(permission = %case.permission, "a change was found by the sweep, not by a notification");
+    }
+}
+
+/// The alert tells the other systems, and this whoever reads the log; once like it.
+pub(super) fn log_missing_policies(case: &Case, decision: &Decision) {
+    for (before, draft) in case.intents.iter().zip(&decision.drafts) {
+        if draft.intent.progress.policy_missed && !before.progress.policy_missed {
+            let policy = draft.intent.policy.as_ref().map(tracing::field::display);
+            warn!(intent = %draft.intent.id, policy, "the policy of a charge is not in RECOVERY_POLICY_FILE: the default one is used");
+        }
+    }
+}
+
+fn change_of(fate: &HintFate) -> Option<HintChange> {
+    match fate {
+        HintFate::Keep => None,
+        HintFate::Done => Some(HintChange::Done),
+        HintFate::Defer(note) => Some(HintChange::Defer(note.clone())),
+        HintFate::Quarantine(reason) => Some(HintChange::Quarantine(reason.clone())),
+    }
+}
+
+fn due_of(hint: &Hint, fate: &HintFate, now: Timestamp) -> Option<Timestamp> {
+    match fate {
+        HintFate::Done | HintFate::Quarantine(_) => None,
+        HintFate::Keep => Some(hint.note.not_before.unwrap_or(now)),
+        HintFate::Defer(note) => Some(note.not_before.unwrap_or(now)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::charge_intent::Outcome;
+    use crate::recovery::draft::testing::intent;
+
+    #[test]
+    fn what_is_held_or_has_ended_is_never_written_only_for_its_due_time() {
+        assert!(has_due_time(&intent()));
+        let now = Timestamp::UNIX_EPOCH;
+        for stage in
+            [Stage::Held { reason: "restored".to_owned() }, Stage::Canceled { at: now, outcome: Outcome::Verified }]
+        {
+            let mut other = intent();
+            other.progress.stage = stage;
+            assert!(!has_due_time(&other), "{:?}", other.stage());
+        }
+    }
+}

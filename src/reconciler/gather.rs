@@ -1,0 +1,36 @@
+//! The looks: the GETs that the hints and the due work ask for.
+
+use super::{Reconciler, Stop};
+use crate::model::charge::ChargeLook;
+use crate::model::permission::Look;
+use crate::recovery::case::{Case, Findings};
+use crate::recovery::plan::plan;
+use crate::store::reconciliations::Claim;
+
+impl Reconciler {
+    /// The GETs that the hints and the due work ask for. Ended intents that a charge names join the case.
+    pub(super) async fn gather(&self, claim: &Claim, case: &mut Case) -> Result<Findings, Stop> {
+        let plan = plan(case, self.now(claim));
+        let look = if plan.permission {
+            self.before_call(claim).await?;
+            self.amazon.charge_permission(&claim.permission).await
+        } else {
+            Look::NotAsked
+        };
+        let mut charges = Vec::with_capacity(plan.charges.len());
+        for charge in plan.charges {
+            self.before_call(claim).await?;
+            let found = self.amazon.charge(&charge).await;
+            if let ChargeLook::Seen(view) = &found
+                && let Some(tag) = &view.tag
+                && !case.intents.iter().any(|intent| intent.id == tag.intent)
+                && let Some(ended) = self.store.ended_charge(&tag.intent, claim).await?
+                && ended.intent.request.charge_permission_id == claim.permission
+            {
+                case.intents.push(ended.intent);
+            }
+            charges.push((charge, found));
+        }
+        Ok(Findings { look, charges, may_act: true })
+    }
+}
