@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use amazon_pay_ipn::amazon_pay::reasons::REASONS;
 use amazon_pay_ipn::config;
 use amazon_pay_ipn::model::event::EventType;
 use amazon_pay_ipn::model::verdict::{Decline, Refusal};
@@ -100,6 +101,19 @@ fn every_decline_and_refusal_is_in_the_recovery_table() {
     for code in codes {
         assert!(spans.contains(code), "docs/RECOVERY.md does not name {code}");
     }
+}
+
+#[test]
+fn the_reason_codes_in_the_recovery_document_are_the_table_in_the_code() {
+    let document = read("docs/RECOVERY.md");
+    let section =
+        document.split("## Every reason code\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    let documented: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    let in_code: Vec<String> = REASONS
+        .iter()
+        .map(|reason| format!("| `{}` | {} | {} |", reason.code, reason.documented_status, reason.meaning.as_str()))
+        .collect();
+    assert_eq!(documented, in_code);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod accept;
 mod api;
 mod demo_story;
+mod field;
 mod framing;
 mod learning;
 mod listener;
@@ -21,5 +22,6 @@ mod recovery;
 mod redis_connection;
 mod redis_security;
 mod review;
+mod rows;
 mod support;
 mod trigger;
