@@ -166,6 +166,30 @@ fn every_test_that_the_readme_names_exists() {
 }
 
 #[test]
+fn every_rule_of_the_guides_names_code_and_tests_that_exist() {
+    let document = read("docs/GUIDES.md");
+    let code: String = files("src", ".rs").into_iter().chain(files("tests", ".rs")).map(|(_, text)| text).collect();
+    let rows: Vec<&str> =
+        document.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| rule ")).collect();
+    let rules: Vec<&str> =
+        rows.iter().filter_map(|row| row.split(' ').nth(1)).filter(|name| name.starts_with('G')).collect();
+    assert_eq!(rules, (1..=20).map(|rule| format!("G{rule}")).collect::<Vec<_>>());
+    let failures = rows.len() - rules.len();
+    assert!(failures > 20, "the reported failures were not found");
+    for row in &rows {
+        let tests = code_spans(row.rsplit('|').nth(1).unwrap_or_default());
+        assert!(row.starts_with("| failure ") || !tests.is_empty(), "no test guards: {row}");
+        assert!(!row.starts_with("| G") || row.contains("](../src/"), "no code is named by: {row}");
+        for test in tests {
+            assert!(
+                code.contains(&format!("fn {test}(")),
+                "docs/GUIDES.md names the test {test}, which does not exist"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_security_model_lists_the_checks_in_order_and_names_tests_that_exist() {
     let model = without_comments(&read("docs/SECURITY-MODEL.md"));
     let rows = |heading: &str| {

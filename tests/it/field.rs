@@ -6,7 +6,7 @@ use amazon_pay_ipn::sandbox::{
 
 use crate::support::{DAY, HOUR, MINUTE, TestApp};
 
-/// WooCommerce turns a 429 or 5xx of Amazon, met while it handles a notification, into a 400: SNS then never delivers it again.
+/// The `WooCommerce` plugin turns a 429 or 5xx of Amazon, met while it handles a notification, into a 400: SNS then never delivers it again.
 #[tokio::test]
 async fn an_outage_of_amazon_is_not_passed_on_to_sns_and_the_notification_is_acted_on_afterwards() {
     for fault in [Fault::status(429, "TooManyRequests"), Fault::status(503, "ServiceUnavailable"), Fault::DropBefore] {
@@ -40,7 +40,7 @@ async fn two_notifications_of_one_change_with_different_ids_cost_one_look_and_te
     app.finish().await;
 }
 
-/// Magento closes the permission and cancels the order upon any decline; WooCommerce marks the order failed whatever the reason.
+/// Magento closes the permission and cancels the order upon any decline; `WooCommerce` marks the order failed whatever the reason.
 #[tokio::test]
 async fn no_decline_closes_a_permission_or_cancels_a_charge_at_amazon() {
     let app = TestApp::start().await;
