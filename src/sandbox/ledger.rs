@@ -13,6 +13,7 @@ use super::faults::{Faults, Operation};
 use super::permissions::Permission;
 use super::refunds::{LedgerRefund, RefundState};
 use super::sns::{Ipn, NotificationType, ObjectType};
+use super::throttle::Throttling;
 use super::wire::{Answer, ChargeRequest, Refusal};
 
 /// The state of a charge.
@@ -109,6 +110,9 @@ pub(super) struct Books {
     pub(super) requests: Vec<RequestRecord>,
     pub(super) outbox: VecDeque<Ipn>,
     pub(super) faults: Faults,
+    pub(super) throttling: Throttling,
+    /// How often an operation was answered with a status.
+    pub(super) answers: HashMap<(Operation, u16), u64>,
     pub(super) confirmed_tokens: Vec<String>,
     region_digit: char,
     session: u32,
@@ -131,6 +135,8 @@ impl Books {
             requests: Vec::new(),
             outbox: VecDeque::new(),
             faults: Faults::default(),
+            throttling: Throttling::default(),
+            answers: HashMap::new(),
             confirmed_tokens: Vec::new(),
             region_digit,
             // Two sandboxes that meet in one Redis must not give out the same ids.
@@ -186,6 +192,11 @@ impl Books {
 
     pub(super) fn notify_permission(&mut self, id: &str, kind: NotificationType, now: Timestamp) {
         self.outbox.push_back(Ipn::new(&self.merchant_id, (ObjectType::ChargePermission, id), id, kind, now));
+    }
+
+    pub(super) fn note(&mut self, record: RequestRecord) {
+        *self.answers.entry((record.operation, record.status)).or_default() += 1;
+        self.requests.push(record);
     }
 
     /// A copy of what an auditor may see.

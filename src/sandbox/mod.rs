@@ -19,6 +19,7 @@ pub mod redis_server;
 mod refunds;
 mod signature;
 mod sns;
+mod throttle;
 mod wire;
 
 #[cfg(test)]
@@ -47,12 +48,14 @@ pub use refunds::{LedgerRefund, RefundState};
 pub use sns::{
     Forgery, Ipn, Letter, MessageType, NotificationType, ObjectType, SignatureVersion, SignedMessage, Topic, topic_arn,
 };
+pub use throttle::{Quota, Throttle, ThrottleTable};
 pub use wire::BUYER_SECRETS;
 
 use api::App;
 use connection::{CuttableListener, Scissors};
 use ledger::Books;
 use permissions::Permission;
+use throttle::Throttling;
 use wire::Refusal;
 
 use crate::clock::Clock;
@@ -138,10 +141,12 @@ pub struct SandboxSettings {
     pub reading: Reading,
     /// How far `x-amz-pay-date` may be from now.
     pub date_tolerance: Duration,
+    /// Whether too many requests are refused.
+    pub throttle: Option<Throttle>,
 }
 
 impl SandboxSettings {
-    /// A merchant in the United States, every answer replayed, five minutes of tolerance.
+    /// A merchant in the United States, every answer replayed, five minutes of tolerance, no throttle.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self {
@@ -150,6 +155,7 @@ impl SandboxSettings {
             clock,
             reading: Reading::default(),
             date_tolerance: Duration::from_mins(5),
+            throttle: None,
         }
     }
 }
@@ -188,13 +194,15 @@ impl Sandbox {
             Region::Eu => '2',
             Region::Jp => '3',
         };
+        let mut books = Books::new(settings.merchant_id.clone(), settings.reading, region_digit);
+        books.throttling = Throttling::new(settings.throttle);
         let stop = CancellationToken::new();
         let app = Arc::new(App {
             clock: settings.clock,
             region: settings.region,
             keys,
             tolerance: Mutex::new(settings.date_tolerance),
-            books: Mutex::new(Books::new(settings.merchant_id.clone(), settings.reading, region_digit)),
+            books: Mutex::new(books),
             records: broadcast::Sender::new(RECORD_BACKLOG),
             stop: stop.clone(),
             tasks: TaskTracker::new(),
@@ -389,6 +397,11 @@ impl Sandbox {
         *self.0.app.tolerance.lock().unwrap_or_else(PoisonError::into_inner) = tolerance;
     }
 
+    /// Throttles from now on, every bucket full, or no longer.
+    pub fn set_throttle(&self, throttle: Option<Throttle>) {
+        self.books(|books| books.throttling = Throttling::new(throttle));
+    }
+
     /// Orders a mishap for the next request of this operation that has none ordered yet.
     pub fn inject(&self, operation: Operation, fault: Fault) {
         self.books(|books| books.faults.push(operation, fault));
@@ -399,7 +412,23 @@ impl Sandbox {
         self.books(|books| books.faults.clear());
     }
 
-    /// What has truly happened.
+    /// How often an operation was answered with this status, 0 for a connection that was closed. Costs nothing, unlike
+    /// [`Sandbox::ledger`].
+    #[must_use]
+    pub fn answers(&self, operation: Operation, status: u16) -> u64 {
+        self.books(|books| books.answers.get(&(operation, status)).copied().unwrap_or_default())
+    }
+
+    /// The charges of one permission, oldest first, without looking at any other.
+    #[must_use]
+    pub fn charges_of(&self, permission: &str) -> Vec<LedgerCharge> {
+        self.books(|books| {
+            let places = books.permissions.get(permission).map(|permission| permission.charges.as_slice());
+            places.unwrap_or_default().iter().map(|place| LedgerCharge::from(&books.charges[*place])).collect()
+        })
+    }
+
+    /// What has truly happened: a copy of all of it, so not for every step of a large test.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.books(|books| books.ledger())
