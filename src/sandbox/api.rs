@@ -190,6 +190,7 @@ impl App {
             (Some(answer), _) => answer,
             (None, Some(Fault::Status(status, code))) => injected(*status, code.clone()).into(),
             (None, _) => {
+                books.catch_up(now);
                 let answer = self.evaluate(&mut books, call, raw, now).unwrap_or_else(Answer::from);
                 if let (Some(Fault::StatusKept(status, code)), Some(key)) = (fault, raw.header(IDEMPOTENCY_KEY)) {
                     books.pin(key, &injected(*status, code.clone()));
@@ -221,7 +222,7 @@ impl App {
                 no_simulation()?;
                 Ok(books.capture_charge(&call.id, key, &CaptureRequest::read(&raw.body)?, now))
             }
-            Operation::GetCharge => no_simulation().and_then(|()| books.get_charge(&call.id, now)),
+            Operation::GetCharge => no_simulation().and_then(|()| books.get_charge(&call.id)),
             Operation::CancelCharge => {
                 no_simulation()?;
                 read_cancellation(&raw.body)?;

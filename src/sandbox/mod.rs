@@ -5,6 +5,7 @@
 //!
 //! What Amazon does not document is a setting here ([`Reading`]), so that every test can run under each possible answer.
 
+mod agenda;
 mod api;
 mod certificate_host;
 mod charges;
@@ -37,13 +38,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub use certificate_host::CertificateHost;
-pub use charges::{DeclineCode, Outcome};
+pub use charges::{CANCELED_REASONS, DeclineCode, Outcome};
 pub use delivery::{Courier, DeliveryOrder};
 pub use disputes::{DisputeMove, DisputeSpec, DisputeState, LedgerDispute};
 pub use faults::{Fault, Gate, Operation};
 pub use keys::{KeyError, SnsIdentity};
 pub use ledger::{ChargeState, Ledger, LedgerCharge, RequestRecord};
-pub use permissions::{PermissionKind, PermissionSpec, PermissionState};
+pub use permissions::{CLOSED_REASONS, NON_CHARGEABLE_REASONS, PermissionKind, PermissionSpec, PermissionState};
 pub use refunds::{LedgerRefund, RefundState};
 pub use sns::{
     Forgery, Ipn, Letter, MessageType, NotificationType, ObjectType, SignatureVersion, SignedMessage, Topic, topic_arn,
@@ -143,6 +144,8 @@ pub struct SandboxSettings {
     pub date_tolerance: Duration,
     /// Whether too many requests are refused.
     pub throttle: Option<Throttle>,
+    /// After which time what nobody decides, pending charges and refunds, comes to a good end by itself; `None`: never.
+    pub settle_after: Option<Duration>,
 }
 
 impl SandboxSettings {
@@ -156,6 +159,7 @@ impl SandboxSettings {
             reading: Reading::default(),
             date_tolerance: Duration::from_mins(5),
             throttle: None,
+            settle_after: None,
         }
     }
 }
@@ -196,6 +200,7 @@ impl Sandbox {
         };
         let mut books = Books::new(settings.merchant_id.clone(), settings.reading, region_digit);
         books.throttling = Throttling::new(settings.throttle);
+        books.settle_after = settings.settle_after;
         let stop = CancellationToken::new();
         let app = Arc::new(App {
             clock: settings.clock,
@@ -229,7 +234,10 @@ impl Sandbox {
     }
 
     fn books<T>(&self, action: impl FnOnce(&mut Books) -> T) -> T {
-        action(&mut self.0.app.books())
+        let now = self.0.app.clock.now();
+        let mut books = self.0.app.books();
+        books.catch_up(now);
+        action(&mut books)
     }
 
     fn with_permission<T>(&self, id: &str, action: impl FnOnce(&mut Permission) -> T) -> Result<T, SandboxError> {
@@ -382,6 +390,23 @@ impl Sandbox {
         let now = self.0.app.clock.now();
         let done = self.books(|books| books.finish_pending(charge_id, state, reason, now));
         done.then_some(()).ok_or_else(|| SandboxError::NotPending(charge_id.to_owned()))
+    }
+}
+
+/// Charges that change without being asked to.
+impl Sandbox {
+    /// Puts a charge into any state, with any reason code: `Canceled` with `BuyerCanceled`, for example. Notified.
+    ///
+    /// # Errors
+    /// If there is no such charge.
+    pub fn set_charge(&self, charge_id: &str, state: ChargeState, reason: Option<&str>) -> Result<(), SandboxError> {
+        let now = self.0.app.clock.now();
+        self.books(|books| {
+            let place =
+                *books.charge_places.get(charge_id).ok_or_else(|| SandboxError::unknown("charge", charge_id))?;
+            books.move_charge(place, state, reason, now);
+            Ok(())
+        })
     }
 }
 

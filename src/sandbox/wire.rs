@@ -394,7 +394,7 @@ pub(super) fn permission_body(permission: &Permission, balance: Option<Decimal>)
             "lastUpdatedTimestamp": compact(permission.updated_at),
         },
         "creationTimestamp": compact(permission.created_at),
-        "expirationTimestamp": permission.spec.kind.lifetime_days().map(|days| compact(later(permission.created_at, days))),
+        "expirationTimestamp": permission.expires_at.map(compact),
         "merchantMetadata": {
             "merchantReferenceId": null, "merchantStoreName": null, "noteToBuyer": null, "customInformation": null,
         },
