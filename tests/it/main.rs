@@ -23,5 +23,6 @@ mod redis_connection;
 mod redis_security;
 mod review;
 mod rows;
+mod sandbox_command;
 mod support;
 mod trigger;
