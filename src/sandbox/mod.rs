@@ -10,11 +10,13 @@ mod certificate_host;
 mod charges;
 mod connection;
 mod delivery;
+mod disputes;
 mod faults;
 mod keys;
 mod ledger;
 mod permissions;
 pub mod redis_server;
+mod refunds;
 mod signature;
 mod sns;
 mod wire;
@@ -36,10 +38,12 @@ use tokio_util::task::TaskTracker;
 pub use certificate_host::CertificateHost;
 pub use charges::{DeclineCode, Outcome};
 pub use delivery::{Courier, DeliveryOrder};
+pub use disputes::{DisputeMove, DisputeSpec, DisputeState, LedgerDispute};
 pub use faults::{Fault, Gate, Operation};
 pub use keys::{KeyError, SnsIdentity};
 pub use ledger::{ChargeState, Ledger, LedgerCharge, RequestRecord};
 pub use permissions::{PermissionKind, PermissionSpec, PermissionState};
+pub use refunds::{LedgerRefund, RefundState};
 pub use sns::{
     Forgery, Ipn, Letter, MessageType, NotificationType, ObjectType, SignatureVersion, SignedMessage, Topic, topic_arn,
 };
@@ -49,6 +53,7 @@ use api::App;
 use connection::{CuttableListener, Scissors};
 use ledger::Books;
 use permissions::Permission;
+use wire::Refusal;
 
 use crate::clock::Clock;
 use crate::model::ids::Region;
@@ -73,12 +78,35 @@ pub enum SandboxError {
     /// No such charge, or nothing is pending about it.
     #[error("expected a pending charge of this sandbox, got {0}")]
     NotPending(String),
+    /// No such charge or dispute.
+    #[error("expected a {0} of this sandbox, got {1}")]
+    Unknown(&'static str, String),
+    /// As the API would refuse it.
+    #[error("{code}: {message}")]
+    Refused {
+        /// The reason code that the API would answer.
+        code: String,
+        /// What is wrong.
+        message: String,
+    },
     /// There is no connection to where a message is to go.
     #[error("nobody listens there: {0}")]
     NobodyListens(String),
     /// A message was not answered.
     #[error("the message could not be delivered: {0}")]
     Delivery(String),
+}
+
+impl SandboxError {
+    fn unknown(what: &'static str, id: &str) -> Self {
+        Self::Unknown(what, id.to_owned())
+    }
+}
+
+impl From<Refusal> for SandboxError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused { code: refusal.code.into_owned(), message: refusal.message }
+    }
 }
 
 /// What Amazon might do with an idempotency key that was used before. It is not documented which of these is true.

@@ -1,5 +1,7 @@
 //! The sandbox over HTTP, as its users meet it.
 
+mod refunds_and_disputes;
+
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
