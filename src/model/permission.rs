@@ -102,15 +102,8 @@ const BUYER_CAN_MEND: [&str; 7] = [
 
 /// The reason codes of a closed permission; Amazon spells most of them in two ways.
 /// Source: <https://developer.amazon.com/docs/amazon-pay-api-v2/charge-permission.html>.
-const CLOSED_BECAUSE: [&str; 7] = [
-    "MerchantCanceled",
-    "MerchantClosed",
-    "BuyerCanceled",
-    "BuyerClosed",
-    "AmazonCanceled",
-    "AmazonClosed",
-    "Expired",
-];
+const CLOSED_BECAUSE: [&str; 7] =
+    ["MerchantCanceled", "MerchantClosed", "BuyerCanceled", "BuyerClosed", "AmazonCanceled", "AmazonClosed", "Expired"];
 
 /// A salted digest of a payment descriptor: enough to see that the instrument changed, useless to whoever reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -284,7 +277,8 @@ impl PermissionRecord {
     pub fn remember_object(&mut self, field: String, memory: ObjectMemory) -> bool {
         if !self.objects.contains_key(&field) && self.objects.len() >= MAX_REMEMBERED_OBJECTS {
             let first = self.objects.iter().min_by_key(|(_, memory)| (!memory.settled, memory.since));
-            let Some((first, leaves)) = first.map(|(field, first)| (field.clone(), first.settled || memory.settled)) else {
+            let Some((first, leaves)) = first.map(|(field, first)| (field.clone(), first.settled || memory.settled))
+            else {
                 return false;
             };
             if !leaves {

@@ -30,7 +30,10 @@ fn look<V>(operation: &'static str, reply: Option<Reply>, read: impl FnOnce(&[u8
     match reply.status {
         200..=299 => reply.body.as_deref().and_then(read).map_or_else(
             || {
-                tracing::warn!(operation, "an unreadable answer, another object than was asked for, or one without a state");
+                tracing::warn!(
+                    operation,
+                    "an unreadable answer, another object than was asked for, or one without a state"
+                );
                 ObjectLook::Failed
             },
             ObjectLook::Seen,

@@ -158,7 +158,10 @@ mod tests {
         assert_eq!(view.id.as_str(), "S01-5105180-3221187-R022311");
         assert_eq!(view.charge.unwrap().as_str(), "S01-5105180-3221187-C056351");
         assert_eq!((view.state, view.reason), (RefundState::RefundInitiated, None));
-        assert_eq!(view.amount.unwrap().to_string(), Money::parse("14.00", "USD".parse().unwrap()).unwrap().to_string());
+        assert_eq!(
+            view.amount.unwrap().to_string(),
+            Money::parse("14.00", "USD".parse().unwrap()).unwrap().to_string()
+        );
         assert_eq!(view.release_environment, Some(Environment::Sandbox));
     }
 
@@ -168,7 +171,10 @@ mod tests {
         assert_eq!(view.id.as_str(), "S01-5105180-3221187-B022311");
         assert_eq!(view.state, DisputeState::ActionRequired);
         assert_eq!((view.resolution.as_deref(), view.reason.as_deref()), (None, Some("MerchantResponseRequired")));
-        assert_eq!((view.kind.as_deref(), view.filing_reason.as_deref()), (Some("Chargeback"), Some("ProductNotReceived")));
+        assert_eq!(
+            (view.kind.as_deref(), view.filing_reason.as_deref()),
+            (Some("Chargeback"), Some("ProductNotReceived"))
+        );
         assert_eq!(view.deadline, Some("2025-05-25T15:53:00Z".parse().unwrap()));
         assert_eq!(view.release_environment, Some(Environment::Live));
         assert!(!format!("{view:?}").contains("Jane"));
@@ -179,7 +185,10 @@ mod tests {
         let mut value = a_refund();
         value["statusDetails"] = json!({ "state": "Half way\n", "reasonCode": "New Reason" });
         let view = read_refund(&value).unwrap();
-        assert_eq!((view.state, view.reason.as_deref()), (RefundState::Other("Half_way_".to_owned()), Some("New_Reason")));
+        assert_eq!(
+            (view.state, view.reason.as_deref()),
+            (RefundState::Other("Half_way_".to_owned()), Some("New_Reason"))
+        );
         let mut value = a_dispute();
         value["statusDetails"] = json!({ "state": "Appealed", "resolution": "Draw!", "reasonCode": 7 });
         let view = read_dispute(&value).unwrap();
@@ -197,7 +206,9 @@ mod tests {
                 assert_eq!(view.id.as_str(), "S01-5105180-3221187-R022311", "{field} {other}");
             }
         }
-        for field in ["chargeId", "disputeType", "disputeAmount", "filingReason", "statusDetails", "merchantResponseDeadline"] {
+        for field in
+            ["chargeId", "disputeType", "disputeAmount", "filingReason", "statusDetails", "merchantResponseDeadline"]
+        {
             for other in [json!(null), json!([]), json!("soon"), json!("a/../b")] {
                 let mut value = a_dispute();
                 value[field] = other.clone();
