@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::RETRY_AFTER;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use jiff::Timestamp;
@@ -184,13 +185,19 @@ impl App {
     fn commit(&self, call: &Call, raw: &RawRequest, fault: Option<&Fault>) -> Answer {
         let now = self.clock.now();
         let mut books = self.books();
-        let answer = match fault {
-            Some(Fault::Status(status, code)) => injected(*status, code.clone()).into(),
-            _ => self.evaluate(&mut books, call, raw, now).unwrap_or_else(Answer::from),
+        let throttled = books.throttling.refusal(call.operation, now);
+        let answer = match (throttled, fault) {
+            (Some(answer), _) => answer,
+            (None, Some(Fault::Status(status, code))) => injected(*status, code.clone()).into(),
+            (None, _) => {
+                books.catch_up(now);
+                let answer = self.evaluate(&mut books, call, raw, now).unwrap_or_else(Answer::from);
+                if let (Some(Fault::StatusKept(status, code)), Some(key)) = (fault, raw.header(IDEMPOTENCY_KEY)) {
+                    books.pin(key, &injected(*status, code.clone()));
+                }
+                answer
+            }
         };
-        if let (Some(Fault::StatusKept(status, code)), Some(key)) = (fault, raw.header(IDEMPOTENCY_KEY)) {
-            books.pin(key, &injected(*status, code.clone()));
-        }
         let record = filled(new_record(call, raw, now, true), &answer);
         self.note(&mut books, record);
         answer
@@ -215,7 +222,7 @@ impl App {
                 no_simulation()?;
                 Ok(books.capture_charge(&call.id, key, &CaptureRequest::read(&raw.body)?, now))
             }
-            Operation::GetCharge => no_simulation().and_then(|()| books.get_charge(&call.id, now)),
+            Operation::GetCharge => no_simulation().and_then(|()| books.get_charge(&call.id)),
             Operation::CancelCharge => {
                 no_simulation()?;
                 read_cancellation(&raw.body)?;
@@ -252,7 +259,7 @@ impl App {
     }
 
     fn note(&self, books: &mut Books, record: RequestRecord) {
-        books.requests.push(record.clone());
+        books.note(record.clone());
         // Nobody may be listening.
         let _ = self.records.send(record);
     }
@@ -284,7 +291,11 @@ impl App {
     }
 
     fn respond(&self, answer: &Answer) -> Response {
-        self.answer(answer.status, "application/json;charset=UTF-8", answer.body.to_string())
+        let mut response = self.answer(answer.status, "application/json;charset=UTF-8", answer.body.to_string());
+        if let Some(seconds) = answer.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }
 
     fn answer(&self, status: u16, content_type: &str, body: String) -> Response {

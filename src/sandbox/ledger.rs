@@ -1,18 +1,21 @@
 //! The sandbox's books: what Amazon knows, and the ledger that tests and the demo audit.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rsa::rand_core::{OsRng, RngCore};
 use rust_decimal::Decimal;
 
 use super::Reading;
+use super::agenda::{AUTHORIZATION_EXPIRES_AFTER, Due};
 use super::disputes::LedgerDispute;
 use super::faults::{Faults, Operation};
 use super::permissions::Permission;
 use super::refunds::{LedgerRefund, RefundState};
 use super::sns::{Ipn, NotificationType, ObjectType};
+use super::throttle::Throttling;
 use super::wire::{Answer, ChargeRequest, Refusal};
 
 /// The state of a charge.
@@ -109,7 +112,15 @@ pub(super) struct Books {
     pub(super) requests: Vec<RequestRecord>,
     pub(super) outbox: VecDeque<Ipn>,
     pub(super) faults: Faults,
+    pub(super) throttling: Throttling,
+    /// How often an operation was answered with a status.
+    pub(super) answers: HashMap<(Operation, u16), u64>,
     pub(super) confirmed_tokens: Vec<String>,
+    /// By time, then by order of entry.
+    pub(super) agenda: BTreeMap<(Timestamp, u64), Due>,
+    pub(super) agenda_count: u64,
+    /// How long what nobody decides is pending; `None`: until somebody does.
+    pub(super) settle_after: Option<Duration>,
     region_digit: char,
     session: u32,
     permission_count: u32,
@@ -131,7 +142,12 @@ impl Books {
             requests: Vec::new(),
             outbox: VecDeque::new(),
             faults: Faults::default(),
+            throttling: Throttling::default(),
+            answers: HashMap::new(),
             confirmed_tokens: Vec::new(),
+            agenda: BTreeMap::new(),
+            agenda_count: 0,
+            settle_after: None,
             region_digit,
             // Two sandboxes that meet in one Redis must not give out the same ids.
             session: OsRng.next_u32() % 10_000_000,
@@ -151,8 +167,15 @@ impl Books {
         charge.id = format!("{}-C{:06}", permission.id, place + 1);
         permission.charges.push(place);
         self.charge_places.insert(charge.id.clone(), place);
+        let (state, permission) = (charge.state, charge.request.permission_id.clone());
         self.charges.push(charge);
         self.notify_charge(place, now);
+        if state == ChargeState::Authorized {
+            self.schedule(now, AUTHORIZATION_EXPIRES_AFTER, Due::AuthorizationEnd(place));
+        }
+        if state != ChargeState::Declined {
+            self.push_end_out(&permission, now);
+        }
         Some(place)
     }
 
@@ -169,6 +192,9 @@ impl Books {
             charge.captured = None;
         }
         let permission = charge.request.permission_id.clone();
+        if state == ChargeState::Authorized {
+            self.schedule(now, AUTHORIZATION_EXPIRES_AFTER, Due::AuthorizationEnd(place));
+        }
         self.notify_charge(place, now);
         self.settle(&permission, now);
     }
@@ -186,6 +212,11 @@ impl Books {
 
     pub(super) fn notify_permission(&mut self, id: &str, kind: NotificationType, now: Timestamp) {
         self.outbox.push_back(Ipn::new(&self.merchant_id, (ObjectType::ChargePermission, id), id, kind, now));
+    }
+
+    pub(super) fn note(&mut self, record: RequestRecord) {
+        *self.answers.entry((record.operation, record.status)).or_default() += 1;
+        self.requests.push(record);
     }
 
     /// A copy of what an auditor may see.

@@ -5,6 +5,7 @@
 //!
 //! What Amazon does not document is a setting here ([`Reading`]), so that every test can run under each possible answer.
 
+mod agenda;
 mod api;
 mod certificate_host;
 mod charges;
@@ -19,6 +20,7 @@ pub mod redis_server;
 mod refunds;
 mod signature;
 mod sns;
+mod throttle;
 mod wire;
 
 #[cfg(test)]
@@ -36,23 +38,25 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub use certificate_host::CertificateHost;
-pub use charges::{DeclineCode, Outcome};
+pub use charges::{CANCELED_REASONS, DeclineCode, Outcome};
 pub use delivery::{Courier, DeliveryOrder};
 pub use disputes::{DisputeMove, DisputeSpec, DisputeState, LedgerDispute};
 pub use faults::{Fault, Gate, Operation};
 pub use keys::{KeyError, SnsIdentity};
 pub use ledger::{ChargeState, Ledger, LedgerCharge, RequestRecord};
-pub use permissions::{PermissionKind, PermissionSpec, PermissionState};
+pub use permissions::{CLOSED_REASONS, NON_CHARGEABLE_REASONS, PermissionKind, PermissionSpec, PermissionState};
 pub use refunds::{LedgerRefund, RefundState};
 pub use sns::{
     Forgery, Ipn, Letter, MessageType, NotificationType, ObjectType, SignatureVersion, SignedMessage, Topic, topic_arn,
 };
+pub use throttle::{Quota, Throttle, ThrottleTable};
 pub use wire::BUYER_SECRETS;
 
 use api::App;
 use connection::{CuttableListener, Scissors};
 use ledger::Books;
 use permissions::Permission;
+use throttle::Throttling;
 use wire::Refusal;
 
 use crate::clock::Clock;
@@ -138,10 +142,14 @@ pub struct SandboxSettings {
     pub reading: Reading,
     /// How far `x-amz-pay-date` may be from now.
     pub date_tolerance: Duration,
+    /// Whether too many requests are refused.
+    pub throttle: Option<Throttle>,
+    /// After which time what nobody decides, pending charges and refunds, comes to a good end by itself; `None`: never.
+    pub settle_after: Option<Duration>,
 }
 
 impl SandboxSettings {
-    /// A merchant in the United States, every answer replayed, five minutes of tolerance.
+    /// A merchant in the United States, every answer replayed, five minutes of tolerance, no throttle.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self {
@@ -150,6 +158,8 @@ impl SandboxSettings {
             clock,
             reading: Reading::default(),
             date_tolerance: Duration::from_mins(5),
+            throttle: None,
+            settle_after: None,
         }
     }
 }
@@ -188,13 +198,16 @@ impl Sandbox {
             Region::Eu => '2',
             Region::Jp => '3',
         };
+        let mut books = Books::new(settings.merchant_id.clone(), settings.reading, region_digit);
+        books.throttling = Throttling::new(settings.throttle);
+        books.settle_after = settings.settle_after;
         let stop = CancellationToken::new();
         let app = Arc::new(App {
             clock: settings.clock,
             region: settings.region,
             keys,
             tolerance: Mutex::new(settings.date_tolerance),
-            books: Mutex::new(Books::new(settings.merchant_id.clone(), settings.reading, region_digit)),
+            books: Mutex::new(books),
             records: broadcast::Sender::new(RECORD_BACKLOG),
             stop: stop.clone(),
             tasks: TaskTracker::new(),
@@ -221,7 +234,10 @@ impl Sandbox {
     }
 
     fn books<T>(&self, action: impl FnOnce(&mut Books) -> T) -> T {
-        action(&mut self.0.app.books())
+        let now = self.0.app.clock.now();
+        let mut books = self.0.app.books();
+        books.catch_up(now);
+        action(&mut books)
     }
 
     fn with_permission<T>(&self, id: &str, action: impl FnOnce(&mut Permission) -> T) -> Result<T, SandboxError> {
@@ -377,6 +393,23 @@ impl Sandbox {
     }
 }
 
+/// Charges that change without being asked to.
+impl Sandbox {
+    /// Puts a charge into any state, with any reason code: `Canceled` with `BuyerCanceled`, for example. Notified.
+    ///
+    /// # Errors
+    /// If there is no such charge.
+    pub fn set_charge(&self, charge_id: &str, state: ChargeState, reason: Option<&str>) -> Result<(), SandboxError> {
+        let now = self.0.app.clock.now();
+        self.books(|books| {
+            let place =
+                *books.charge_places.get(charge_id).ok_or_else(|| SandboxError::unknown("charge", charge_id))?;
+            books.move_charge(place, state, reason, now);
+            Ok(())
+        })
+    }
+}
+
 /// How Amazon and the network behave, and what has happened.
 impl Sandbox {
     /// Changes what happens to used idempotency keys.
@@ -389,6 +422,11 @@ impl Sandbox {
         *self.0.app.tolerance.lock().unwrap_or_else(PoisonError::into_inner) = tolerance;
     }
 
+    /// Throttles from now on, every bucket full, or no longer.
+    pub fn set_throttle(&self, throttle: Option<Throttle>) {
+        self.books(|books| books.throttling = Throttling::new(throttle));
+    }
+
     /// Orders a mishap for the next request of this operation that has none ordered yet.
     pub fn inject(&self, operation: Operation, fault: Fault) {
         self.books(|books| books.faults.push(operation, fault));
@@ -399,7 +437,23 @@ impl Sandbox {
         self.books(|books| books.faults.clear());
     }
 
-    /// What has truly happened.
+    /// How often an operation was answered with this status, 0 for a connection that was closed. Costs nothing, unlike
+    /// [`Sandbox::ledger`].
+    #[must_use]
+    pub fn answers(&self, operation: Operation, status: u16) -> u64 {
+        self.books(|books| books.answers.get(&(operation, status)).copied().unwrap_or_default())
+    }
+
+    /// The charges of one permission, oldest first, without looking at any other.
+    #[must_use]
+    pub fn charges_of(&self, permission: &str) -> Vec<LedgerCharge> {
+        self.books(|books| {
+            let places = books.permissions.get(permission).map(|permission| permission.charges.as_slice());
+            places.unwrap_or_default().iter().map(|place| LedgerCharge::from(&books.charges[*place])).collect()
+        })
+    }
+
+    /// What has truly happened: a copy of all of it, so not for every step of a large test.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.books(|books| books.ledger())

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
+use super::agenda::Due;
 use super::ledger::{Books, ChargeState};
 use super::sns::ObjectType;
 use super::wire::{Answer, Fields, Price, Refusal, check_soft_descriptor, compact, price, read_json};
@@ -130,7 +131,7 @@ impl Books {
     }
 
     fn enter_refund(&mut self, key: Option<&str>, request: &RefundRequest, now: Timestamp) -> Result<usize, Refusal> {
-        let place = self.find(&request.charge_id, now)?;
+        let place = self.find(&request.charge_id)?;
         let charge = &mut self.charges[place];
         let Some(captured) = charge.captured.filter(|_| charge.state == ChargeState::Captured) else {
             return Err(charge.invalid_status());
@@ -160,6 +161,9 @@ impl Books {
             soft_descriptor: request.soft_descriptor.clone(),
         });
         self.notify((ObjectType::Refund, &refund_id), &permission, now);
+        if let Some(after) = self.settle_after {
+            self.schedule(now, after, Due::Refund(refund_id));
+        }
         Ok(place)
     }
 

@@ -1,6 +1,8 @@
 //! The sandbox over HTTP, as its users meet it.
 
 mod refunds_and_disputes;
+mod states;
+mod throttling;
 
 use std::time::Duration;
 

@@ -53,6 +53,8 @@ pub(super) struct Answer {
     pub(super) object_id: Option<String>,
     /// Given before under the same idempotency key, and only repeated now.
     pub(super) replayed: bool,
+    /// The header `Retry-After`.
+    pub(super) retry_after_s: Option<u64>,
 }
 
 impl Answer {
@@ -76,7 +78,8 @@ impl Answer {
 
     fn of(status: u16, body: Value) -> Self {
         let (permission_id, charge_id, object_id) = (None, None, None);
-        Self { status, body, reason_code: None, permission_id, charge_id, object_id, replayed: false }
+        let (reason_code, retry_after_s) = (None, None);
+        Self { status, body, reason_code, permission_id, charge_id, object_id, replayed: false, retry_after_s }
     }
 
     pub(super) fn is_success(&self) -> bool {
@@ -391,7 +394,7 @@ pub(super) fn permission_body(permission: &Permission, balance: Option<Decimal>)
             "lastUpdatedTimestamp": compact(permission.updated_at),
         },
         "creationTimestamp": compact(permission.created_at),
-        "expirationTimestamp": permission.spec.kind.lifetime_days().map(|days| compact(later(permission.created_at, days))),
+        "expirationTimestamp": permission.expires_at.map(compact),
         "merchantMetadata": {
             "merchantReferenceId": null, "merchantStoreName": null, "noteToBuyer": null, "customInformation": null,
         },
