@@ -3,6 +3,8 @@
 
 mod decisions;
 mod endings;
+mod not_understood;
+mod objects;
 mod policies;
 mod properties;
 mod rows;
