@@ -11,6 +11,7 @@ mod framing;
 mod learning;
 mod listener;
 mod loss;
+mod objects;
 mod outbound;
 mod policy;
 #[path = "support/process.rs"]
