@@ -100,3 +100,16 @@ pub enum ObjectLook<V> {
     /// No answer that says anything.
     Failed,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_of_an_earlier_version_is_read_and_one_without_a_sweep_is_written_as_before() {
+        let text = r#"{"messageId":"m","publishedAt":"2026-01-30T10:00:00Z","refusals":1}"#;
+        let note: HintNote = serde_json::from_str(text).unwrap();
+        assert_eq!((note.refusals, note.not_before, note.swept_since), (1, None, None));
+        assert_eq!(serde_json::to_string(&note).unwrap(), text);
+    }
+}
