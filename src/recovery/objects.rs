@@ -215,7 +215,7 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn fate(&mut self, hint: &Hint, look: Option<ObjectLook<Box<Sight>>>, decision: &mut Decision) -> HintFate {
         match look {
-            Some(ObjectLook::Seen(sight)) => self.observe(hint, *sight, decision),
+            Some(ObjectLook::Seen(sight)) => self.observe(hint, &sight, decision),
             Some(ObjectLook::Refused(status)) => refused(hint, &status.to_string(), self.now),
             Some(ObjectLook::Failed) => self.again(hint, Duration::from_mins(1)),
             Some(ObjectLook::AccountFault) => {
@@ -228,7 +228,7 @@ impl Judge<'_> {
         }
     }
 
-    fn observe(&mut self, hint: &Hint, sight: Sight, decision: &mut Decision) -> HintFate {
+    fn observe(&mut self, hint: &Hint, sight: &Sight, decision: &mut Decision) -> HintFate {
         let field = hint.field();
         let foreign = sight.release_environment.is_some_and(|theirs| theirs != self.ours);
         let text = if foreign { FOREIGN } else { &sight.seen };
@@ -240,7 +240,7 @@ impl Judge<'_> {
         let since = before.filter(|_| !news).map(|before| before.since);
         let since = since.or(hint.note.swept_since.filter(|_| before.is_none())).unwrap_or(self.now);
         if news {
-            self.tell(&sight, foreign, decision);
+            self.tell(sight, foreign, decision);
             // The first look at an object that a notification named is no find of the sweep.
             self.swept += usize::from(hint.note.swept_since.is_some() && before.is_some());
         }
@@ -253,7 +253,7 @@ impl Judge<'_> {
         if waits && over && waited_for && hint.object_type == ObjectType::Refund {
             let message =
                 "a refund has not been decided for seven days: it is looked at no more unless a notification names it";
-            let data = with_facts(&self.case.permission, &sight, json!({ "since": since }), &decision.record);
+            let data = with_facts(&self.case.permission, sight, &json!({ "since": since }), &decision.record);
             decision.events.push(Event::attention("refund_pending", message, data));
         }
         let memory = ObjectMemory { seen: text.to_owned(), since, settled: !waits || over };
@@ -270,17 +270,17 @@ impl Judge<'_> {
     }
 
     fn tell(&self, sight: &Sight, foreign: bool, decision: &mut Decision) {
-        let facts = |extra: Value| with_facts(&self.case.permission, sight, extra, &decision.record);
+        let facts = |extra: &Value| with_facts(&self.case.permission, sight, extra, &decision.record);
         let mut events = Vec::new();
         if foreign {
             let message = "a refund or a dispute belongs to the other environment";
-            events.push(Event::attention("environment_mismatch", message, facts(json!({}))));
+            events.push(Event::attention("environment_mismatch", message, facts(&json!({}))));
         } else {
             if let Some((kind, message)) = sight.alert {
-                events.push(Event::attention(kind, message, facts(json!({}))));
+                events.push(Event::attention(kind, message, facts(&json!({}))));
             }
             if let Some((kind, extra)) = &sight.event {
-                events.push(Event::new(*kind, &facts(extra.clone())));
+                events.push(Event::new(*kind, &facts(extra)));
             }
         }
         decision.events.append(&mut events);
@@ -314,10 +314,10 @@ impl Judge<'_> {
 }
 
 /// What an event about an object carries. What is not known is left out.
-fn with_facts(permission: &ChargePermissionId, sight: &Sight, extra: Value, record: &PermissionRecord) -> Value {
+fn with_facts(permission: &ChargePermissionId, sight: &Sight, extra: &Value, record: &PermissionRecord) -> Value {
     let owner: Option<&IntentId> = sight.charge.as_ref().and_then(|charge| record.owners.get(charge));
     let mut data = json!({ "id": owner, "chargePermissionId": permission });
-    for more in [&sight.facts, &extra] {
+    for more in [&sight.facts, extra] {
         if let (Some(data), Some(more)) = (data.as_object_mut(), more.as_object()) {
             data.extend(more.clone());
         }

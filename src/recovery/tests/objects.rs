@@ -73,9 +73,9 @@ impl Story {
         };
         self.looks += found.refunds.len() + found.disputes.len();
         assert!(!plan.permission && plan.charges.is_empty(), "nothing else is asked for");
-        let none = findings(Look::NotAsked);
-        let mut decision = decide(&self.case, &none, now, &policies(), OURS);
-        self.swept += judge(&self.case, &found, &none.look, &mut decision, now, OURS);
+        let unasked = findings(Look::NotAsked);
+        let mut decision = decide(&self.case, &unasked, now, &policies(), OURS);
+        self.swept += judge(&self.case, &found, &unasked.look, &mut decision, now, OURS);
         let name = |event: &crate::model::event::Event| {
             event.kind.trim_start_matches("amazonpay.").trim_end_matches(".v1").to_owned()
         };
