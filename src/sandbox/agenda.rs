@@ -42,7 +42,9 @@ impl Books {
                 return;
             }
             match entry.remove() {
-                Due::Decision(id, decline) => self.decide(&id, decline, now),
+                Due::Decision(id, decline) => {
+                    self.decide(&id, decline, now);
+                }
                 Due::Refund(id) => {
                     self.settle_refund(&id, None, now);
                 }
@@ -56,16 +58,16 @@ impl Books {
         }
     }
 
-    /// The end of a pending charge; nothing if it was decided otherwise before.
-    fn decide(&mut self, id: &str, decline: Option<DeclineCode>, now: Timestamp) {
-        let Some(charge) = self.charge_places.get(id).map(|place| &self.charges[*place]) else { return };
+    /// The end of a pending charge as it was asked for, or a decline; false if nothing is pending.
+    pub(super) fn decide(&mut self, id: &str, decline: Option<DeclineCode>, now: Timestamp) -> bool {
+        let Some(charge) = self.charge_places.get(id).map(|place| &self.charges[*place]) else { return false };
         let state = match (charge.state, decline) {
             (_, Some(_)) => ChargeState::Declined,
             (ChargeState::AuthorizationInitiated, None) if !charge.request.capture_now => ChargeState::Authorized,
             // Whether Amazon passes through Authorized is not documented.
             _ => ChargeState::Captured,
         };
-        self.finish_pending(id, state, decline, now);
+        self.finish_pending(id, state, decline, now)
     }
 
     fn end_permission(&mut self, id: String, now: Timestamp) {

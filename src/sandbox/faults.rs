@@ -31,6 +31,19 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Every call.
+    pub const ALL: [Self; 9] = [
+        Self::CreateCharge,
+        Self::GetCharge,
+        Self::CaptureCharge,
+        Self::CancelCharge,
+        Self::GetChargePermission,
+        Self::CloseChargePermission,
+        Self::CreateRefund,
+        Self::GetRefund,
+        Self::GetDispute,
+    ];
+
     /// The name as in Amazon's documentation, without blanks.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -10,6 +10,7 @@ mod api;
 mod certificate_host;
 mod charges;
 mod connection;
+mod control;
 mod delivery;
 mod disputes;
 mod faults;
@@ -18,6 +19,7 @@ mod ledger;
 mod permissions;
 pub mod redis_server;
 mod refunds;
+mod settings;
 mod signature;
 mod sns;
 mod throttle;
@@ -28,10 +30,10 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -42,12 +44,14 @@ pub use charges::{CANCELED_REASONS, DeclineCode, Outcome};
 pub use delivery::{Courier, DeliveryOrder};
 pub use disputes::{DisputeMove, DisputeSpec, DisputeState, LedgerDispute};
 pub use faults::{Fault, Gate, Operation};
-pub use keys::{KeyError, SnsIdentity};
+pub use keys::{KeptKeys, KeyError, SnsIdentity};
 pub use ledger::{ChargeState, Ledger, LedgerCharge, RequestRecord};
 pub use permissions::{CLOSED_REASONS, NON_CHARGEABLE_REASONS, PermissionKind, PermissionSpec, PermissionState};
 pub use refunds::{LedgerRefund, RefundState};
+pub use settings::{Reading, SandboxSettings};
 pub use sns::{
-    Forgery, Ipn, Letter, MessageType, NotificationType, ObjectType, SignatureVersion, SignedMessage, Topic, topic_arn,
+    Forgery, Ipn, Letter, MessageType, NotificationType, ObjectType, SignatureVersion, SignedMessage, Topic, new_token,
+    topic_arn,
 };
 pub use throttle::{Quota, Throttle, ThrottleTable};
 pub use wire::BUYER_SECRETS;
@@ -59,6 +63,7 @@ use permissions::Permission;
 use throttle::Throttling;
 use wire::Refusal;
 
+#[cfg(test)]
 use crate::clock::Clock;
 use crate::model::ids::Region;
 
@@ -113,57 +118,6 @@ impl From<Refusal> for SandboxError {
     }
 }
 
-/// What Amazon might do with an idempotency key that was used before. It is not documented which of these is true.
-///
-/// An evaluated answer is a success, a decline, or a refusal because of the permission's state, the currency or a limit. What
-/// never got that far (a malformed request, an unknown id, a wrong signature) leaves no trace under its key. Under every
-/// reading, the same key with another body is `DuplicateIdempotencyKey`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Reading {
-    /// Every evaluated answer is repeated, declines included.
-    #[default]
-    ReplayAll,
-    /// Only successes are repeated; a decline is evaluated anew.
-    ReEvaluate,
-    /// As `ReplayAll`, but the state of the permission is looked at before the key.
-    StatusFirst,
-}
-
-/// How the sandbox behaves.
-#[derive(Debug, Clone)]
-pub struct SandboxSettings {
-    /// The merchant whose account this is.
-    pub merchant_id: String,
-    /// The region of the account.
-    pub region: Region,
-    /// Where the sandbox takes the time from: share it with the service.
-    pub clock: Clock,
-    /// What happens to used idempotency keys.
-    pub reading: Reading,
-    /// How far `x-amz-pay-date` may be from now.
-    pub date_tolerance: Duration,
-    /// Whether too many requests are refused.
-    pub throttle: Option<Throttle>,
-    /// After which time what nobody decides, pending charges and refunds, comes to a good end by itself; `None`: never.
-    pub settle_after: Option<Duration>,
-}
-
-impl SandboxSettings {
-    /// A merchant in the United States, every answer replayed, five minutes of tolerance, no throttle.
-    #[must_use]
-    pub fn new(clock: Clock) -> Self {
-        Self {
-            merchant_id: "A2K7NDRCTOTPW9".to_owned(),
-            region: Region::Na,
-            clock,
-            reading: Reading::default(),
-            date_tolerance: Duration::from_mins(5),
-            throttle: None,
-            settle_after: None,
-        }
-    }
-}
-
 /// A running sandbox. Clones are the same sandbox; it ends with the last of them, or by [`Sandbox::stop`].
 #[derive(Clone)]
 pub struct Sandbox(Arc<Running>);
@@ -184,15 +138,24 @@ impl std::fmt::Debug for Sandbox {
 }
 
 impl Sandbox {
-    /// Starts on a free port of the loop-back interface.
+    /// Starts to listen.
     ///
     /// # Errors
     /// If there is no port, or keys cannot be made.
     pub async fn start(settings: SandboxSettings) -> Result<Self, SandboxError> {
-        // The first start of a process makes RSA keys, which takes too long for a thread of the runtime.
-        let keys = tokio::task::spawn_blocking(keys::shared).await.map_err(std::io::Error::other)??;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let base_url = format!("http://{}", listener.local_addr()?);
+        // New RSA keys take too long for a thread of the runtime.
+        let folder = settings.keys_folder;
+        let keys = tokio::task::spawn_blocking(move || match folder {
+            Some(folder) => keys::kept(&folder),
+            None => keys::shared(),
+        });
+        let keys = keys.await.map_err(std::io::Error::other)??;
+        let listener = TcpListener::bind(settings.listen).await?;
+        let address = listener.local_addr()?;
+        let base_url = settings.base_url.unwrap_or_else(|| match address.ip() {
+            ip if ip.is_unspecified() => format!("http://127.0.0.1:{}", address.port()),
+            _ => format!("http://{address}"),
+        });
         let region_digit = match settings.region {
             Region::Na => '1',
             Region::Eu => '2',
@@ -212,18 +175,24 @@ impl Sandbox {
             stop: stop.clone(),
             tasks: TaskTracker::new(),
         });
-        let service = api::router(Arc::clone(&app)).into_make_service_with_connect_info::<Scissors>();
-        let stopped = stop.clone().cancelled_owned();
-        let server = axum::serve(CuttableListener(listener), service).with_graceful_shutdown(stopped);
-        app.tasks.spawn(async move { server.await });
-        Ok(Self(Arc::new(Running {
+        let running = Arc::new(Running {
             topic_arn: sns::topic_arn(settings.region, &settings.merchant_id),
             merchant_id: settings.merchant_id,
             courier: Courier::new()?,
-            app,
+            app: Arc::clone(&app),
             base_url,
-            _stop_on_drop: stop.drop_guard(),
-        })))
+            _stop_on_drop: stop.clone().drop_guard(),
+        });
+        let mut router = api::router(Arc::clone(&app));
+        if let Some(clock_file) = settings.control {
+            // Weak, or the sandbox would keep itself running.
+            router = router.merge(control::router(Arc::downgrade(&running), clock_file));
+        }
+        let service = router.into_make_service_with_connect_info::<Scissors>();
+        let stopped = stop.cancelled_owned();
+        let server = axum::serve(CuttableListener(listener), service).with_graceful_shutdown(stopped);
+        app.tasks.spawn(async move { server.await });
+        Ok(Self(running))
     }
 
     /// Ends the sandbox and waits until it has; requests that are held are dropped without being evaluated.
@@ -252,6 +221,12 @@ impl Sandbox {
     #[must_use]
     pub fn base_url(&self) -> &str {
         &self.0.base_url
+    }
+
+    /// The time, as the sandbox sees it.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.app.clock.now()
     }
 
     /// The merchant.
@@ -395,6 +370,16 @@ impl Sandbox {
 
 /// Charges that change without being asked to.
 impl Sandbox {
+    /// Amazon decides about a pending charge: as it was asked for, authorised or captured, or declined. Notified.
+    ///
+    /// # Errors
+    /// If nothing is pending about such a charge.
+    pub fn decide(&self, charge_id: &str, decline: Option<DeclineCode>) -> Result<(), SandboxError> {
+        let now = self.0.app.clock.now();
+        let done = self.books(|books| books.decide(charge_id, decline, now));
+        done.then_some(()).ok_or_else(|| SandboxError::NotPending(charge_id.to_owned()))
+    }
+
     /// Puts a charge into any state, with any reason code: `Canceled` with `BuyerCanceled`, for example. Notified.
     ///
     /// # Errors

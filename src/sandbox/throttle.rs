@@ -123,18 +123,6 @@ impl Throttling {
 mod tests {
     use super::*;
 
-    const EVERY_OPERATION: [Operation; 9] = [
-        Operation::CreateCharge,
-        Operation::GetCharge,
-        Operation::CaptureCharge,
-        Operation::CancelCharge,
-        Operation::GetChargePermission,
-        Operation::CloseChargePermission,
-        Operation::CreateRefund,
-        Operation::GetRefund,
-        Operation::GetDispute,
-    ];
-
     fn at_ms(ms: i64) -> Timestamp {
         Timestamp::from_millisecond(1_780_000_000_000 + ms).unwrap()
     }
@@ -143,7 +131,7 @@ mod tests {
     fn every_operation_has_its_burst_and_then_its_rate_in_both_tables() {
         for rules in [Throttle::sandbox(), Throttle::live()] {
             let mut throttling = Throttling::new(Some(rules));
-            for operation in EVERY_OPERATION {
+            for operation in Operation::ALL {
                 let quota = rules.quota(operation);
                 let mut admitted = |ms: i64| throttling.refusal(operation, at_ms(ms)).is_none();
                 let at_once = (0..100).filter(|_| admitted(0)).count();

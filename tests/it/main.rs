@@ -22,5 +22,6 @@ mod recovery;
 mod redis_connection;
 mod redis_security;
 mod review;
+mod sandbox_command;
 mod support;
 mod trigger;

@@ -8,7 +8,7 @@ use crate::sandbox::{Operation, RequestRecord};
 use crate::store::consumers::ReceivedEvent;
 
 /// A request to Amazon Pay and its answer.
-pub(super) fn request(record: &RequestRecord) -> String {
+pub(in crate::cli) fn request(record: &RequestRecord) -> String {
     let permission = record.permission.as_deref().unwrap_or_default();
     let charge = record.charge.as_deref().unwrap_or_default();
     let object = record.object.as_deref().unwrap_or_default();

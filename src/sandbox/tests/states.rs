@@ -148,7 +148,7 @@ async fn an_authorisation_ends_after_30_days_by_itself_and_is_notified() {
     let captured = id_of(&asked(&client, &permission, "key-2", false, None).await);
     assert_eq!(capture(&client, &captured, "capture-1", "5.00").await.status, 200, "a part of it");
     let _ = sandbox.notifications();
-    clock.advance(DAY * 30 - Duration::from_mins(1));
+    clock.advance(DAY * 29 + Duration::from_mins(24 * 60 - 1));
     assert!(object_ids(&sandbox).is_empty());
     clock.advance(Duration::from_mins(1));
     assert_eq!(object_ids(&sandbox), [(ObjectType::Charge, id.clone())]);
@@ -165,7 +165,7 @@ async fn a_capture_after_seven_days_is_decided_later() {
     for key in ["key-1", "key-2", "key-3"] {
         ids.push(id_of(&asked(&client, &permission, key, false, None).await));
     }
-    clock.advance(DAY * 7 - Duration::from_mins(1));
+    clock.advance(DAY * 6 + Duration::from_mins(24 * 60 - 1));
     assert_eq!(capture(&client, &ids[0], "capture-1", "14.00").await.body["statusDetails"]["state"], "Captured");
     clock.advance(Duration::from_mins(2));
     let late = capture(&client, &ids[1], "capture-2", "4.00").await;
