@@ -24,6 +24,7 @@ use crate::model::permission::Look;
 use crate::model::verdict::Verdict;
 use crate::recovery::case::{Act, Case};
 use crate::recovery::decide::decide;
+use crate::recovery::objects::{judge, remember_owners};
 use crate::recovery::policies::Policies;
 use crate::store::reconciliations::{Claim, Claimed, Renewed};
 use crate::store::{Store, StoreError};
@@ -161,9 +162,11 @@ impl Reconciler {
             hints: claim.hints.iter().map(|(hint, _)| hint.clone()).collect(),
             intents: claim.intents.clone(),
         };
-        let findings = self.gather(claim, &mut case).await?;
-        let mut decision = decide(&case, &findings, self.now(claim), &self.policies, self.environment);
-        count_sweep(&case, &decision);
+        let (findings, objects) = self.gather(claim, &mut case).await?;
+        let now = self.now(claim);
+        let mut decision = decide(&case, &findings, now, &self.policies, self.environment);
+        let swept = judge(&case, &objects, &findings.look, &mut decision, now, self.environment);
+        count_sweep(&case, &decision, swept);
         log_missing_policies(&case, &decision);
         if matches!(findings.look, Look::Failed | Look::AccountFault) {
             metrics::counter!(metric::LOOKS_FAILED).increment(1);
@@ -195,6 +198,7 @@ impl Reconciler {
             // The notification of our own charge then costs no call.
             decision.record.remember_charge(charge.id.clone(), charge.state.as_str());
         }
+        remember_owners(&mut decision.record, decision.drafts.iter().map(|draft| &draft.intent));
         self.commit(claim, &case, &decision, charge.as_ref()).await
     }
 

@@ -5,9 +5,11 @@
 pub mod charge;
 pub mod charge_intent;
 pub mod charge_request;
+pub mod dispute;
 pub mod event;
 pub mod hint;
 pub mod ids;
 pub mod money;
 pub mod permission;
+pub mod refund;
 pub mod verdict;

@@ -89,9 +89,15 @@ fn has_due_time(intent: &ChargeIntent) -> bool {
 }
 
 /// A change that no notification told us of: the sweep found it.
-pub(super) fn count_sweep(case: &Case, decision: &Decision) {
+pub(super) fn count_sweep(case: &Case, decision: &Decision, of_objects: usize) {
+    for _ in 0..of_objects {
+        metrics::counter!(metric::FOUND_BY_SWEEP).increment(1);
+        info!(permission = %case.permission, "a refund or a dispute was found changed by the sweep, not by a notification");
+    }
     let known = case.record.state.is_some();
-    if known && case.hints.is_empty() && case.record.state != decision.record.state {
+    // What the sweep keeps of a refund or a dispute is no notification.
+    let heard = case.hints.iter().any(|hint| hint.note.swept_since.is_none());
+    if known && !heard && case.record.state != decision.record.state {
         metrics::counter!(metric::FOUND_BY_SWEEP).increment(1);
         info!(permission = %case.permission, "a change was found by the sweep, not by a notification");
     }

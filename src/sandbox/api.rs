@@ -173,6 +173,10 @@ impl App {
             Some(Fault::DropAfter) => return None,
             Some(Fault::HoldAfter(gate)) => self.unless_stopped(gate.hold()).await?,
             Some(Fault::Garbled) => answer.body = serde_json::json!({ "releaseEnvironment": "Sandbox" }),
+            Some(Fault::Rewritten(from, to)) => {
+                let text = answer.body.to_string().replace(from, to);
+                answer.body = serde_json::from_str(&text).unwrap_or_default();
+            }
             Some(Fault::StatusAfter(status, code) | Fault::StatusKept(status, code)) => {
                 answer = injected(status, code).into();
             }

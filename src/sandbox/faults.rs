@@ -92,6 +92,9 @@ pub enum Fault {
     HoldAfter(Gate),
     /// Evaluates, then answers with the status of success and a body without any of its fields.
     Garbled,
+    /// Evaluates, then answers with the first text replaced by the second wherever it stands in the body: what a later version of Amazon
+    /// Pay might say.
+    Rewritten(&'static str, &'static str),
 }
 
 impl Fault {

@@ -12,6 +12,7 @@ mod framing;
 mod learning;
 mod listener;
 mod loss;
+mod objects;
 mod outbound;
 mod policy;
 #[path = "support/process.rs"]
