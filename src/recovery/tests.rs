@@ -120,6 +120,7 @@ fn charge(id: &str, state: ChargeState, number: u32) -> ChargeView {
         reason: None,
         tag: Some(ChargeTag { intent: "renewal-1".parse().unwrap(), number }),
         amount: None,
+        captured: None,
         expires_at: None,
         release_environment: Some(OURS),
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tracing::error;
 
 use super::charges::StoredIntent;
-use super::record::{read, read_time, time_text, trigger_text};
+use super::record::{read, read_time, time_text, trigger_text, wish_text};
 use super::script::{ADD_HINT, CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
 use super::{Store, StoreError, millis};
 use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Outcome, Stage};
@@ -435,7 +435,7 @@ fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]
         }
         _ => "",
     };
-    json!({
+    let mut change = json!({
         "id": intent.id,
         "state": intent.stage().name(),
         "outcome": outcome,
@@ -452,7 +452,21 @@ fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]
             "tainted": if number.tainted { "1" } else { "0" },
             "instrument": number.instrument.as_ref().map_or(json!(""), |digest| json!(digest)),
         },
-    })
+    });
+    // Absent where the claim read none: what a wish that came in since has written stays.
+    if let Some(capture) = &intent.capture {
+        let number = &capture.number;
+        change["capture"] = json!({
+            "value": number.value.to_string(),
+            "status": number.status.as_str(),
+            "sends": number.sends.to_string(),
+            "first_mark": time_text(number.first_mark),
+            "last_mark": time_text(number.last_mark),
+            "tainted": if number.tainted { "1" } else { "0" },
+            "clear": capture.cleared.as_ref().map(wish_text).unwrap_or_default(),
+        });
+    }
+    change
 }
 
 fn read_record(key: &str, text: &str) -> Result<PermissionRecord, StoreError> {
