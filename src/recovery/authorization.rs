@@ -63,8 +63,7 @@ pub(super) fn advance(draft: &mut Draft, charge: &ChargeId, context: &Context<'_
     let look = context.charges.iter().find(|(read, _)| read == charge).map(|(_, look)| look);
     let ours = |view: &ChargeView| view.release_environment.is_none_or(|theirs| theirs == context.ours);
     // Get Charge in this very reconciliation: it stands in for the look that a new number of Create Charge needs.
-    let stands =
-        matches!(look, Some(ChargeLook::Seen(view)) if view.state == ChargeState::Authorized && ours(view));
+    let stands = matches!(look, Some(ChargeLook::Seen(view)) if view.state == ChargeState::Authorized && ours(view));
     if draft.intent.cancel_requested_at.is_some() {
         return cancel(draft, charge, look.is_some(), stands, context);
     }
@@ -116,4 +115,3 @@ fn cancel(draft: &mut Draft, charge: &ChargeId, looked: bool, stands: bool, cont
     }
     Want::Nothing
 }
-

@@ -110,7 +110,8 @@ pub(super) fn lost(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy:
     }
     resolve(draft);
     let number = &draft.intent.number;
-    let create_copy_until = number.last_mark.filter(|_| number.tainted).map(|mark| later(mark, policy.confirmation_delay));
+    let create_copy_until =
+        number.last_mark.filter(|_| number.tainted).map(|mark| later(mark, policy.confirmation_delay));
     let certain = until.is_none() && create_copy_until.is_none_or(|until| until <= now);
     let outcome = if certain { Outcome::Verified } else { Outcome::Unverified };
     let reason = view.reason.clone().unwrap_or_else(|| view.state.as_str().to_owned());
@@ -193,7 +194,8 @@ fn refused(draft: &mut Draft, refusal: &Refusal, now: Timestamp) {
 fn give_up(draft: &mut Draft, reason: &str, now: Timestamp) {
     draft.tell_capture(EventType::ChargeDeclined, json!({ "reasonCode": reason }));
     if draft.intent.cancel_requested_at.is_none() {
-        let message = "Amazon refuses to capture an authorisation; it stands: ask for another capture, or cancel the charge";
+        let message =
+            "Amazon refuses to capture an authorisation; it stands: ask for another capture, or cancel the charge";
         let charge = draft.intent.progress.charge.clone();
         draft.alert("capture_refused", message, json!({ "reasonCode": reason, "chargeId": charge }));
     }

@@ -5,9 +5,9 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::draft::Draft;
-use super::{authorization, capture};
 use super::policy::{Policy, Sweep};
 use super::settle::{ask_again, confirm, declined};
+use super::{authorization, capture};
 use crate::model::charge::{ChargeState, ChargeView};
 use crate::model::charge_intent::{NumberStatus, Outcome, RECOVERY, Stage};
 use crate::model::event::{Event, EventType};
