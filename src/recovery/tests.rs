@@ -1,6 +1,7 @@
 //! Tests of the pure core: the table of design section 6 row by row, properties over arbitrary input, and a random walk against toys
 //! of Amazon and of the store.
 
+mod captures;
 mod decisions;
 mod endings;
 mod policies;
