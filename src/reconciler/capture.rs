@@ -82,3 +82,20 @@ impl Reconciler {
         Ok(Some(verdict))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// No clock stands still between two lines of a running worker, so that their order is read.
+    #[test]
+    fn what_is_sent_is_signed_first_and_marked_then() {
+        let charge = (include_str!("act.rs"), ".sign_create_charge(", "store.mark(", "amazon.send(");
+        let capture = (include_str!("capture.rs"), ".sign_capture(", "store.mark_capture(", "amazon.send(");
+        for (source, sign, mark, send) in [charge, capture] {
+            let code = source.split("#[cfg(test)]").next().unwrap();
+            let places: Vec<Vec<usize>> =
+                [sign, mark, send].iter().map(|call| code.match_indices(call).map(|(at, _)| at).collect()).collect();
+            assert!(places.iter().all(|found| found.len() == 1), "each once: {places:?}");
+            assert!(places[0] < places[1] && places[1] < places[2], "sign, mark, send: {places:?}");
+        }
+    }
+}

@@ -653,7 +653,7 @@ async fn after_a_restored_backup_a_capture_is_held_and_goes_on_only_under_its_ow
         assert_eq!((&charge["capture"]["number"], &charge["capture"]["numberStatus"]), (&json!(0), &json!("unknown")));
         assert_eq!(capture(&app, part("1.00")).await.status, 409, "and nothing else can be asked for");
         app.tell_of((ObjectType::Charge, &at_amazon(&app).0), &permission).await;
-        app.pass(MINUTE, MINUTE).await;
+        app.pass(2 * MINUTE, MINUTE).await;
         assert_eq!(app.state("renewal").await, "captured");
         assert_eq!(keys(&app).len(), before + 1);
         assert!(one_key(&app));
@@ -686,6 +686,22 @@ async fn after_a_loss_a_decline_of_the_first_capture_is_not_final_while_an_older
     gate.done().await;
     app.pass(X + 5 * MINUTE, MINUTE).await;
     assert_eq!(app.state("renewal").await, "captured");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_change_of_the_redis_server_taints_the_captures_that_follow() {
+    let mut app = TestApp::start().await;
+    let permission = authorized(&app).await;
+    app.crash_redis().await;
+    let decline = Outcome::Answer(422, "SoftDeclined".to_owned());
+    app.sandbox.script_capture(&permission, decline).expect("a permission");
+    captured_whole(&app).await;
+    let charge = app.charge("renewal").await;
+    assert_eq!((&charge["state"], &charge["capture"]["numberStatus"]), (&json!("authorized"), &json!("unknown")));
+    app.pass(X + 5 * MINUTE, MINUTE).await;
+    assert_eq!(app.state("renewal").await, "captured", "the same number once more, when no older copy can be out");
+    assert!(one_key(&app));
     app.finish().await;
 }
 
