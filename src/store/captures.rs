@@ -1,9 +1,9 @@
 //! Captures of an authorisation: the caller's wish, and the mark of its send.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::reconciliations::{Claim, Marked};
-use super::record::{read_time, wish_text};
+use super::record::{read_time, time_text, wish_text};
 use super::script::{MARK_CAPTURE, REQUEST_CAPTURE};
 use super::{Store, StoreError, millis};
 use crate::model::capture::{CaptureIntent, CaptureWish};
@@ -153,4 +153,19 @@ impl Store {
             _ => Err(reply.unexpected()),
         }
     }
+}
+
+/// What a commit writes of captures: the number, which is the worker's, and the wish that it gave up. Never a wish, which is the
+/// caller's.
+pub(super) fn capture_change(capture: &CaptureIntent) -> Value {
+    let number = &capture.number;
+    json!({
+        "value": number.value.to_string(),
+        "status": number.status.as_str(),
+        "sends": number.sends.to_string(),
+        "first_mark": time_text(number.first_mark),
+        "last_mark": time_text(number.last_mark),
+        "tainted": if number.tainted { "1" } else { "0" },
+        "clear": capture.cleared.as_ref().map(wish_text).unwrap_or_default(),
+    })
 }

@@ -8,8 +8,9 @@ use redis::AsyncCommands;
 use serde_json::{Value, json};
 use tracing::error;
 
+use super::captures::capture_change;
 use super::charges::StoredIntent;
-use super::record::{read, read_time, time_text, trigger_text, wish_text};
+use super::record::{read, read_time, time_text, trigger_text};
 use super::script::{ADD_HINT, CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
 use super::{Store, StoreError, millis};
 use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Outcome, Stage};
@@ -455,16 +456,7 @@ fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]
     });
     // Absent where the claim read none: what a wish that came in since has written stays.
     if let Some(capture) = &intent.capture {
-        let number = &capture.number;
-        change["capture"] = json!({
-            "value": number.value.to_string(),
-            "status": number.status.as_str(),
-            "sends": number.sends.to_string(),
-            "first_mark": time_text(number.first_mark),
-            "last_mark": time_text(number.last_mark),
-            "tainted": if number.tainted { "1" } else { "0" },
-            "clear": capture.cleared.as_ref().map(wish_text).unwrap_or_default(),
-        });
+        change["capture"] = capture_change(capture);
     }
     change
 }
