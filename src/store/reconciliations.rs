@@ -436,7 +436,7 @@ fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]
         }
         _ => "",
     };
-    let mut change = json!({
+    let mut written = json!({
         "id": intent.id,
         "state": intent.stage().name(),
         "outcome": outcome,
@@ -456,9 +456,9 @@ fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]
     });
     // Absent where the claim read none: what a wish that came in since has written stays.
     if let Some(capture) = &intent.capture {
-        change["capture"] = capture_change(capture);
+        written["capture"] = capture_change(capture);
     }
-    change
+    written
 }
 
 fn read_record(key: &str, text: &str) -> Result<PermissionRecord, StoreError> {
