@@ -5,6 +5,7 @@
 //! same idempotency key.
 
 mod act;
+mod capture;
 mod commit;
 mod gather;
 
@@ -178,6 +179,7 @@ impl Reconciler {
             Act::Nothing => {}
             _ if self.shutdown.is_cancelled() => {}
             Act::CancelCharge(index, charge) => self.cancel(claim, &mut decision, index, &charge).await?,
+            Act::Capture(index) => answered = self.capture(claim, &mut decision, index).await?,
             Act::Send(index) => {
                 answered = self.send(claim, &case, &mut decision, index, &findings.look).await?;
                 let resolved = decision.drafts[index].intent.number.status == NumberStatus::Fresh && answered.is_some();

@@ -36,6 +36,8 @@ pub mod metric {
     pub const LOOKS_FAILED: &str = "looks_failed_total";
     /// Counter: charges sent, by `verdict`.
     pub const CHARGES_SENT: &str = "charges_sent_total";
+    /// Counter: captures sent, by `verdict`.
+    pub const CAPTURES_SENT: &str = "captures_sent_total";
     /// Histogram: one Redis script, by `script`.
     pub const REDIS_SCRIPT_SECONDS: &str = "redis_script_seconds";
     /// Gauge: entries of the streams and the schedule, by `what`: events, journal, quarantine, scheduled.
@@ -48,7 +50,7 @@ pub mod metric {
     pub const CONNECTIONS_EVICTED: &str = "connections_evicted_total";
 
     /// All of them.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 16] = [
         IPN_SECONDS,
         IPN,
         IPN_REFUSED,
@@ -59,6 +61,7 @@ pub mod metric {
         FOUND_BY_SWEEP,
         LOOKS_FAILED,
         CHARGES_SENT,
+        CAPTURES_SENT,
         REDIS_SCRIPT_SECONDS,
         LEVEL,
         OPEN_CONNECTIONS,

@@ -1,5 +1,8 @@
 //! What an answer to Create Charge means: status, headers and body, or none of them, become a [`Verdict`].
 //!
+//! Capture Charge is answered in the same terms, so its answers are read here too; what they mean for a capture is said in
+//! `recovery/capture.rs`.
+//!
 //! Pure, total, and with its table ([`super::reasons`]) the only place that reads reason codes of Create Charge. The reason code decides, not the HTTP number, with
 //! three exceptions where the number says that the code may not be the charge's own:
 //!

@@ -20,6 +20,7 @@ use super::signing::{Signable, SigningError, SigningKey};
 use super::transport::{Outgoing, Reply, Transport, Way};
 use super::wire;
 use crate::clock::Clock;
+use crate::model::capture::CaptureWish;
 use crate::model::charge::{ChargeLook, ChargeState};
 use crate::model::charge_request::ChargeRequest;
 use crate::model::ids::{Account, ChargeId, ChargePermissionId, ChargeTag, Environment, IdempotencyKey, IntentId};
@@ -69,7 +70,7 @@ struct Inner {
     transport: Transport,
 }
 
-/// A signed Create Charge. It goes out once, by [`AmazonPay::send`], or never: it can be neither cloned nor sent twice.
+/// A signed Create Charge or Capture Charge. It goes out once, by [`AmazonPay::send`], or never: it can be neither cloned nor sent twice.
 #[must_use = "a signed request that is dropped is never sent"]
 pub struct SignedRequest {
     outgoing: Outgoing,
@@ -196,10 +197,31 @@ impl AmazonPay {
         Ok(SignedRequest { outgoing, signed_at })
     }
 
-    /// Sends a signed Create Charge, once, over a connection of its own, and says what the answer means.
+    /// Signs Capture Charge of `charge` for the capture `number` of `intent`. As with [`AmazonPay::sign_create_charge`], before the
+    /// send is marked.
+    ///
+    /// # Errors
+    /// When the request cannot be written or signed.
+    pub fn sign_capture(
+        &self,
+        charge: &ChargeId,
+        wish: &CaptureWish,
+        intent: &IntentId,
+        number: u32,
+    ) -> Result<SignedRequest, ClientError> {
+        let key = IdempotencyKey::derive_capture(&self.inner.account, intent, number);
+        let body = wire::capture_body(wish).map_err(|_| ClientError::Body)?;
+        let signed_at = self.inner.clock.now();
+        let path = format!("charges/{charge}/capture");
+        let outgoing = self.prepare("capture_charge", Method::POST, &path, body, Some(&key), signed_at)?;
+        Ok(SignedRequest { outgoing, signed_at })
+    }
+
+    /// Sends a signed Create Charge or Capture Charge, once, over a connection of its own, and says what the answer means.
     ///
     /// A caller that drops the future before its end knows as little as after a time-out: the number is unknown.
     pub async fn send(&self, request: SignedRequest) -> Verdict {
+        let operation = request.outgoing.operation;
         let verdict = match self.inner.transport.call(Way::Once, request.outgoing).await {
             Ok(reply) => classify(Answer::Reply {
                 status: reply.status,
@@ -210,7 +232,7 @@ impl AmazonPay {
             Err(why) => classify(Answer::Nothing(why)),
         };
         if let Verdict::Ambiguous { why, .. } = &verdict {
-            tracing::warn!(operation = "create_charge", why, "it is not known whether the charge was made");
+            tracing::warn!(operation, why, "it is not known whether Amazon did it");
         }
         verdict
     }

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::model::capture::CaptureWish;
 use crate::model::charge::{ChargeState, ChargeView};
 use crate::model::charge_request::{Channel, ChargeInitiator, ChargeRequest, MerchantMetadata, ProviderMetadata};
 use crate::model::ids::{ChargePermissionId, ChargeTag, Environment, InvalidId, MerchantId};
@@ -76,6 +77,7 @@ pub(super) fn charge(body: &[u8]) -> Result<ChargeView, WireError> {
         reason: status.reason_code.filter(|code| !code.is_empty()).map(|code| printable(&code)),
         tag: custom_information.and_then(|text| ChargeTag::parse(&text)),
         amount: reply.charge_amount.and_then(|price| Money::try_from(price).ok()),
+        captured: reply.capture_amount.and_then(|price| Money::try_from(price).ok()),
         // jiff reads the compact form (20211215T152829Z) and RFC 3339 alike.
         expires_at: reply.expiration_timestamp.and_then(|text| text.parse::<Timestamp>().ok()),
         release_environment: environment(reply.release_environment.as_deref()),
@@ -134,6 +136,14 @@ pub(super) fn create_charge_body(request: &ChargeRequest, tag: &ChargeTag) -> Re
         channel: *channel,
         platform_id: platform_id.as_deref(),
     };
+    Ok(serde_json::to_vec(&body)?)
+}
+
+/// The body of Capture Charge: a pure function of the wish, to the byte, as [`create_charge_body`] is of its request.
+pub(super) fn capture_body(wish: &CaptureWish) -> Result<Vec<u8>, WireError> {
+    let CaptureWish { capture_amount, soft_descriptor } = wish;
+    let body =
+        CaptureBody { capture_amount: Price::from(*capture_amount), soft_descriptor: soft_descriptor.as_deref() };
     Ok(serde_json::to_vec(&body)?)
 }
 
@@ -223,6 +233,8 @@ struct ChargeReply {
     #[serde(default, deserialize_with = "lenient")]
     charge_amount: Option<Price>,
     #[serde(default, deserialize_with = "lenient")]
+    capture_amount: Option<Price>,
+    #[serde(default, deserialize_with = "lenient")]
     status_details: Option<ChargeStatus>,
     #[serde(default, deserialize_with = "lenient")]
     merchant_metadata: Option<MerchantMetadataReply>,
@@ -293,6 +305,15 @@ struct MerchantMetadataBody<'a> {
 struct ProviderMetadataBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     provider_reference_id: Option<&'a str>,
+}
+
+/// As [`CreateChargeBody`]: the order of the fields is the order of the bytes.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CaptureBody<'a> {
+    capture_amount: Price,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    soft_descriptor: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -388,6 +409,21 @@ mod tests {
             body,
             r#"{"chargePermissionId":"C01-5105180-3221187","chargeAmount":{"amount":"14.00","currencyCode":"USD"},"captureNow":true,"softDescriptor":"ACME","canHandlePendingAuthorization":false,"merchantMetadata":{"merchantReferenceId":"r-1","merchantStoreName":"Ü \"store\"","noteToBuyer":"thanks","customInformation":"amazon-pay-ipn/v1/sub-42.2026-11/3"},"providerMetadata":{"providerReferenceId":"p-1"},"chargeInitiator":"MITR","channel":"Web","platformId":"PLAT"}"#
         );
+    }
+
+    #[test]
+    fn the_bytes_of_capture_charge_are_pinned() {
+        let mut wish = CaptureWish {
+            capture_amount: Money::parse("10.5", "USD".parse().unwrap()).unwrap(),
+            soft_descriptor: None,
+        };
+        let body = |wish: &CaptureWish| String::from_utf8(capture_body(wish).unwrap()).unwrap();
+        assert_eq!(body(&wish), r#"{"captureAmount":{"amount":"10.50","currencyCode":"USD"}}"#);
+        wish.soft_descriptor = Some("ACME".to_owned());
+        let bytes = r#"{"captureAmount":{"amount":"10.50","currencyCode":"USD"},"softDescriptor":"ACME"}"#;
+        assert_eq!(body(&wish), bytes);
+        let stored = serde_json::to_string(&wish).unwrap();
+        assert_eq!(body(&serde_json::from_str(&stored).unwrap()), bytes);
     }
 
     #[test]

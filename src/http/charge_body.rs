@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::problem::FieldError;
 use crate::model::charge_request::{Channel, ChargeInitiator, ChargeRequest, MerchantMetadata, ProviderMetadata};
@@ -13,6 +13,10 @@ use crate::store::charges::{Declared, Submission};
 
 /// Longest soft descriptor (guides G12).
 const MAX_SOFT_DESCRIPTOR_CHARS: usize = 16;
+/// So many digits in a row may be a card or bank number (guides G12: nothing sensitive); card numbers have 12 to 19.
+const SENSITIVE_DIGITS: usize = 12;
+/// Longest simulation code. The documented ones have at most 50 letters.
+const MAX_SIMULATION_CODE_CHARS: usize = 64;
 /// Longest text of metadata that Amazon takes.
 const MAX_METADATA_CHARS: usize = 255;
 /// Of a wrong value so much is shown.
@@ -46,9 +50,10 @@ struct Body {
     last_number: Option<u32>,
 }
 
+/// An amount as Amazon spells it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Amount {
+pub(super) struct Amount {
     amount: String,
     currency_code: String,
 }
@@ -69,23 +74,27 @@ pub(super) fn read(
     policies: &Policies,
     now: Timestamp,
 ) -> Result<Submission, Vec<FieldError>> {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let body: Body = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        vec![FieldError { field: field_of(&path, error.inner()), message: error.inner().to_string() }]
-    })?;
-    if deserializer.end().is_err() {
-        return Err(vec![FieldError {
-            field: String::new(),
-            message: "expected one JSON object and nothing after it".to_owned(),
-        }]);
-    }
+    let body: Body = parse_json(bytes)?;
     let mut checker = Checker { errors: Vec::new() };
     let submission = checker.check(body, account, policies, now);
     match submission {
         Some(submission) if checker.errors.is_empty() => Ok(submission),
         _ => Err(checker.errors),
     }
+}
+
+/// Reads one JSON object; a wrong field is named.
+pub(super) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Vec<FieldError>> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let body = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        vec![FieldError { field: field_of(&path, error.inner()), message: error.inner().to_string() }]
+    })?;
+    if deserializer.end().is_err() {
+        let message = "expected one JSON object and nothing after it".to_owned();
+        return Err(vec![FieldError { field: String::new(), message }]);
+    }
+    Ok(body)
 }
 
 /// serde reports an unknown or missing field at its parent; the name is in the message.
@@ -103,12 +112,13 @@ fn field_of(path: &str, error: &serde_json::Error) -> String {
     }
 }
 
-struct Checker {
-    errors: Vec<FieldError>,
+/// Collects what is wrong.
+pub(super) struct Checker {
+    pub(super) errors: Vec<FieldError>,
 }
 
 impl Checker {
-    fn wrong(&mut self, field: &str, message: impl Into<String>) {
+    pub(super) fn wrong(&mut self, field: &str, message: impl Into<String>) {
         self.errors.push(FieldError { field: field.to_owned(), message: message.into() });
     }
 
@@ -123,17 +133,19 @@ impl Checker {
     fn check(&mut self, body: Body, account: &Account, policies: &Policies, now: Timestamp) -> Option<Submission> {
         let id = self.parsed::<IntentId>("id", &body.id);
         let permission = self.parsed::<ChargePermissionId>("chargePermissionId", &body.charge_permission_id);
-        let amount = self.amount(&body.charge_amount, account);
-        self.soft_descriptor(body.soft_descriptor.as_deref(), body.capture_now);
+        let amount = self.charge_amount(&body.charge_amount, account);
+        self.soft_descriptor(body.soft_descriptor.as_deref());
+        if body.soft_descriptor.is_some() && !body.capture_now {
+            let message =
+                "expected only with captureNow: true; for a later capture give it to POST /v1/charges/{id}/capture";
+            self.wrong("softDescriptor", message);
+        }
         let merchant_metadata = body.merchant_metadata.map(|metadata| self.merchant_metadata(metadata));
         if let Some(provider) = &body.provider_metadata {
             self.text("providerMetadata.providerReferenceId", provider.provider_reference_id.as_deref());
         }
         self.text("platformId", body.platform_id.as_deref());
-        if body.simulation_code.is_some() && account.environment == Environment::Live {
-            self.wrong("simulationCode", "is for sandboxes only");
-        }
-        self.text("simulationCode", body.simulation_code.as_deref());
+        self.simulation_code(body.simulation_code.as_deref(), account);
         if body.not_before.is_some_and(|at| at.duration_since(now).as_hours() > MAX_AHEAD_DAYS * 24) {
             self.wrong("notBefore", format!("expected a time within {MAX_AHEAD_DAYS} days"));
         }
@@ -172,28 +184,59 @@ impl Checker {
         })
     }
 
-    fn amount(&mut self, amount: &Amount, account: &Account) -> Option<Money> {
-        let currency = self.parsed::<Currency>("chargeAmount.currencyCode", &amount.currency_code)?;
+    fn charge_amount(&mut self, amount: &Amount, account: &Account) -> Option<Money> {
+        let money = self.amount("chargeAmount", amount, account)?;
+        let most = money.currency().most_charged_at_once(account.region);
+        if let Some(most) = most.filter(|most| money.exceeds(most)) {
+            self.wrong(
+                "chargeAmount.amount",
+                format!("expected at most {most}, Amazon's limit of one charge, got {money}"),
+            );
+        }
+        Some(money)
+    }
+
+    /// An amount above zero, in a currency that the account charges in, with the decimals of that currency (guides G11).
+    pub(super) fn amount(&mut self, field: &str, amount: &Amount, account: &Account) -> Option<Money> {
+        let code_field = format!("{field}.currencyCode");
+        let currency = self.parsed::<Currency>(&code_field, &amount.currency_code)?;
         if !currency.is_charged_in(account.region) {
             let codes = Currency::codes_of(account.region);
             let region = account.region.as_str();
-            self.wrong(
-                "chargeAmount.currencyCode",
-                format!("expected {codes} in region {region}, got {}", currency.code()),
-            );
+            self.wrong(&code_field, format!("expected {codes} in region {region}, got {}", currency.code()));
         }
         Money::parse(&amount.amount, currency)
-            .map_err(|error| self.wrong("chargeAmount.amount", error.to_string()))
+            .map_err(|error| self.wrong(&format!("{field}.amount"), error.to_string()))
             .ok()
     }
 
-    fn soft_descriptor(&mut self, text: Option<&str>, capture_now: bool) {
+    /// What the buyer reads on the statement (guides G12).
+    pub(super) fn soft_descriptor(&mut self, text: Option<&str>) {
         let Some(text) = text else { return };
-        if text.is_empty() || text.chars().count() > MAX_SOFT_DESCRIPTOR_CHARS || text.chars().any(char::is_control) {
-            self.wrong("softDescriptor", format!("expected 1 to {MAX_SOFT_DESCRIPTOR_CHARS} characters"));
+        let printable = !text.chars().any(|letter| letter.is_control() || is_invisible(letter));
+        if text.trim().is_empty() || text.chars().count() > MAX_SOFT_DESCRIPTOR_CHARS || !printable {
+            self.wrong("softDescriptor", format!("expected 1 to {MAX_SOFT_DESCRIPTOR_CHARS} printable characters"));
+        } else if text.contains('@') || longest_digits(text) >= SENSITIVE_DIGITS {
+            let message =
+                "expected nothing that identifies the buyer: no e-mail address, no number of 12 or more digits";
+            self.wrong("softDescriptor", message);
         }
-        if !capture_now {
-            self.wrong("softDescriptor", "expected only with captureNow: true");
+    }
+
+    /// Becomes a header.
+    fn simulation_code(&mut self, code: Option<&str>, account: &Account) {
+        let Some(code) = code else { return };
+        if account.environment == Environment::Live {
+            self.wrong("simulationCode", "is for sandboxes only");
+        }
+        if code.is_empty()
+            || code.len() > MAX_SIMULATION_CODE_CHARS
+            || !code.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        {
+            let message = format!(
+                "expected 1 to {MAX_SIMULATION_CODE_CHARS} of A-Z, a-z, 0-9, '-' and '_', such as SoftDeclined"
+            );
+            self.wrong("simulationCode", message);
         }
     }
 
@@ -231,6 +274,17 @@ impl Checker {
             );
         }
     }
+}
+
+/// Direction marks, joiners and the like: they change what is read, or hide what is there.
+fn is_invisible(letter: char) -> bool {
+    matches!(letter, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// The longest run of digits; blanks and dashes do not end it, as card numbers are written with them.
+fn longest_digits(text: &str) -> usize {
+    let runs = text.split(|letter: char| !letter.is_numeric() && !matches!(letter, ' ' | '-'));
+    runs.map(|run| run.chars().filter(|letter| letter.is_numeric()).count()).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -312,13 +366,153 @@ mod tests {
         assert_eq!(errors[0].message, "expected one of the policy file: default, gentle; got \"harsh\"");
     }
 
+    /// The wrong fields of a submission in another account.
+    fn wrong_in(account: &Account, change: impl FnOnce(&mut Value)) -> Vec<(String, String)> {
+        let mut body = body();
+        change(&mut body);
+        let now = "2026-01-30T10:00:00Z".parse().unwrap();
+        match read(body.to_string().as_bytes(), account, &policies(), now) {
+            Ok(_) => vec![],
+            Err(errors) => errors.into_iter().map(|error| (error.field, error.message)).collect(),
+        }
+    }
+
+    fn amount_in(region: Region, amount: &str, currency: &str) -> Vec<(String, String)> {
+        wrong_in(&Account { region, ..account() }, |body| {
+            body["chargeAmount"] = json!({ "amount": amount, "currencyCode": currency });
+        })
+    }
+
     #[test]
-    fn a_soft_descriptor_needs_capture_now() {
-        let wrong = wrong_fields(|body| {
+    fn g3_g12_a_soft_descriptor_without_capture_now_belongs_to_the_capture() {
+        let wrong = wrong_in(&account(), |body| {
             body["softDescriptor"] = json!("SHOP");
             body["captureNow"] = json!(false);
         });
-        assert_eq!(wrong, ["softDescriptor"]);
+        assert_eq!(wrong.len(), 1);
+        assert_eq!(wrong[0].0, "softDescriptor");
+        assert!(wrong[0].1.contains("POST /v1/charges/{id}/capture"), "{}", wrong[0].1);
+    }
+
+    #[test]
+    fn g12_a_soft_descriptor_has_at_most_16_printable_characters() {
+        for good in ["SHOP", "SHOP*SUB 42", "sixteen letters!", "ＡＢＣストア", "0123 456-789"] {
+            assert_eq!(wrong_fields(|body| body["softDescriptor"] = json!(good)), Vec::<String>::new(), "{good}");
+        }
+        for bad in ["", "   ", "seventeen letters", "a\u{7}", "a\nb", "a\u{202e}b", "\u{200b}"] {
+            assert_eq!(wrong_fields(|body| body["softDescriptor"] = json!(bad)), ["softDescriptor"], "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn g12_a_soft_descriptor_holds_nothing_that_identifies_the_buyer() {
+        for bad in ["me@example.com", "411111111111", "4111 1111 1111", "4111-1111-1111", "x123456789012y"] {
+            assert_eq!(wrong_fields(|body| body["softDescriptor"] = json!(bad)), ["softDescriptor"], "{bad}");
+        }
+        assert_eq!(wrong_fields(|body| body["softDescriptor"] = json!("INV 12345678901")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn g11_an_amount_is_above_zero_and_has_the_decimals_of_its_currency() {
+        for (region, amount, currency) in [
+            (Region::Na, "14.00", "USD"),
+            (Region::Na, "0.01", "USD"),
+            (Region::Jp, "1400", "JPY"),
+            (Region::Eu, "1.5", "SEK"),
+        ] {
+            assert_eq!(amount_in(region, amount, currency), [], "{amount} {currency}");
+        }
+        for (region, amount, currency) in [
+            (Region::Na, "0", "USD"),
+            (Region::Na, "0.00", "USD"),
+            (Region::Na, "-1", "USD"),
+            (Region::Na, "1.005", "USD"),
+            (Region::Jp, "0.5", "JPY"),
+            (Region::Jp, "1400.50", "JPY"),
+        ] {
+            let wrong = amount_in(region, amount, currency);
+            assert_eq!(wrong.len(), 1, "{amount} {currency}");
+            assert_eq!(wrong[0].0, "chargeAmount.amount", "{amount} {currency}");
+        }
+    }
+
+    #[test]
+    fn g11_a_currency_is_one_that_the_region_charges_in_and_the_message_lists_them() {
+        for (region, currency, expected) in [
+            (Region::Na, "EUR", "expected USD in region na, got EUR"),
+            (Region::Jp, "USD", "expected JPY in region jp, got USD"),
+        ] {
+            let wrong = amount_in(region, "1", currency);
+            assert_eq!(wrong, [("chargeAmount.currencyCode".to_owned(), expected.to_owned())]);
+        }
+        for code in ["AUD", "CHF", "DKK", "EUR", "GBP", "HKD", "JPY", "NOK", "NZD", "SEK", "USD", "ZAR"] {
+            assert_eq!(amount_in(Region::Eu, "1", code), [], "{code}");
+        }
+        // Three decimals, none of Amazon Pay's: refused as a currency, before anybody asks for its precision.
+        for code in ["KWD", "BHD", "usd", "", "XXX"] {
+            let wrong = amount_in(Region::Eu, "1.234", code);
+            assert_eq!(wrong.len(), 1, "{code}");
+            assert!(wrong[0].1.starts_with("expected one of AUD, CHF"), "{}", wrong[0].1);
+        }
+    }
+
+    #[test]
+    fn g11_an_amount_above_what_amazon_charges_at_once_is_refused_before_it_is_sent() {
+        for (region, most, more, currency) in [
+            (Region::Na, "150000", "150000.01", "USD"),
+            (Region::Eu, "150000", "150000.01", "EUR"),
+            (Region::Eu, "150000", "150000.01", "GBP"),
+            (Region::Jp, "10000000", "10000001", "JPY"),
+        ] {
+            assert_eq!(amount_in(region, most, currency), [], "{most} {currency}");
+            let wrong = amount_in(region, more, currency);
+            assert_eq!(wrong.len(), 1, "{more} {currency}");
+            assert!(wrong[0].1.starts_with("expected at most "), "{}", wrong[0].1);
+        }
+        // No limit is documented for the other currencies of a European account: Amazon says no, if it must.
+        assert_eq!(amount_in(Region::Eu, "1000000", "SEK"), []);
+    }
+
+    #[test]
+    fn g13_g14_flags_enums_and_metadata_are_of_their_kind() {
+        let pending = |value: Value| wrong_fields(|body| body["canHandlePendingAuthorization"] = value);
+        assert_eq!(pending(json!(true)), Vec::<String>::new());
+        assert_eq!(pending(json!("true")), ["canHandlePendingAuthorization"]);
+        for (field, good, bad) in [("chargeInitiator", "MITR", "mitr"), ("channel", "PointOfSale", "Shop")] {
+            assert_eq!(wrong_fields(|body| body[field] = json!(good)), Vec::<String>::new());
+            let wrong = wrong_in(&account(), |body| body[field] = json!(bad));
+            assert_eq!(wrong[0].0, field);
+            assert!(wrong[0].1.contains(good), "the message lists what is expected: {}", wrong[0].1);
+        }
+        let (long, fits) = ("x".repeat(256), "x".repeat(255));
+        for (parent, field) in [
+            ("merchantMetadata", "merchantReferenceId"),
+            ("merchantMetadata", "merchantStoreName"),
+            ("merchantMetadata", "noteToBuyer"),
+            ("providerMetadata", "providerReferenceId"),
+        ] {
+            let wrong = |text: &str| wrong_fields(|body| body[parent] = json!({ field: text }));
+            assert_eq!(wrong(&long), [format!("{parent}.{field}")]);
+            assert_eq!(wrong("a\u{0}b"), [format!("{parent}.{field}")]);
+            assert_eq!(wrong(&fits), Vec::<String>::new());
+        }
+        assert_eq!(wrong_fields(|body| body["platformId"] = json!(long)), ["platformId"]);
+    }
+
+    #[test]
+    fn a_simulation_code_is_for_sandboxes_and_fits_a_header() {
+        let sandbox = Account { environment: Environment::Sandbox, ..account() };
+        let wrong = |account: &Account, code: &str| {
+            wrong_in(account, |body| body["simulationCode"] = json!(code))
+                .into_iter()
+                .map(|(field, _)| field)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(wrong(&sandbox, "SoftDeclined"), Vec::<String>::new());
+        assert_eq!(wrong(&account(), "SoftDeclined"), ["simulationCode"]);
+        for bad in ["", "a b", "a\r\nx: y", "ä", &"x".repeat(65)] {
+            assert_eq!(wrong(&sandbox, bad), ["simulationCode"], "{bad:?}");
+        }
     }
 
     #[test]

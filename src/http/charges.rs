@@ -14,9 +14,11 @@ use tracing::info;
 use super::charge_body;
 use super::internal::ApiState;
 use super::problem::{FieldError, Problem};
+use crate::model::capture::CaptureWish;
 use crate::model::charge_intent::{ChargeIntent, Outcome, Park, Stage};
 use crate::model::ids::{IntentId, PolicyName};
 use crate::model::money::Money;
+use crate::recovery::authorization::expires_at;
 use crate::store::charges::{Canceled, Submitted};
 
 /// A charge intent as the API shows it.
@@ -44,10 +46,42 @@ pub struct ChargeResource {
     reason_code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     charge_id: Option<String>,
+    /// When the authorisation lapses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capture: Option<CaptureResource>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<Outcome>,
     canceling: bool,
     may_still_charge: bool,
+}
+
+/// The capture that was asked for, as the API shows it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CaptureResource {
+    #[serde(flatten)]
+    wish: CaptureWish,
+    /// The number of the capture; its events carry it as `captureNumber`.
+    number: u32,
+    /// `fresh`, `unknown` or `answered`.
+    number_status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_attempt_at: Option<Timestamp>,
+}
+
+impl CaptureResource {
+    fn of(intent: &ChargeIntent) -> Option<Self> {
+        let capture = intent.capture.as_ref()?;
+        let waits = matches!(intent.stage(), Stage::Authorized { .. });
+        Some(Self {
+            wish: capture.wish.clone()?,
+            number: capture.number.value,
+            number_status: capture.number.status.as_str(),
+            next_attempt_at: intent.capture_due().filter(|_| waits),
+        })
+    }
 }
 
 impl From<&ChargeIntent> for ChargeResource {
@@ -79,6 +113,8 @@ impl From<&ChargeIntent> for ChargeResource {
             },
             reason_code,
             charge_id: intent.progress.charge.as_ref().map(ToString::to_string),
+            expires_at: expires_at(intent),
+            capture: CaptureResource::of(intent),
             outcome: stage.outcome(),
             canceling: intent.cancel_requested_at.is_some() && !stage.is_terminal(),
             may_still_charge: intent.may_still_charge(),
@@ -142,14 +178,14 @@ pub(super) async fn cancel(State(state): State<ApiState>, Path(id): Path<String>
     }
 }
 
-async fn resource(state: &ApiState, id: &IntentId) -> Result<ChargeResource, Problem> {
+pub(super) async fn resource(state: &ApiState, id: &IntentId) -> Result<ChargeResource, Problem> {
     match state.0.store.charge(id).await? {
         Some(stored) => Ok(ChargeResource::from(&stored.intent)),
         None => Err(Problem::NotFound("charge")),
     }
 }
 
-fn parse(id: &str) -> Result<IntentId, Problem> {
+pub(super) fn parse(id: &str) -> Result<IntentId, Problem> {
     id.parse().map_err(|error: crate::model::ids::InvalidId| {
         Problem::Invalid(vec![FieldError { field: "id".to_owned(), message: error.to_string() }])
     })

@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 use tower_http::timeout::TimeoutLayer;
 
 use super::problem::Problem;
-use super::{charges, stop};
+use super::{capture, charges, stop};
 use crate::clock::Clock;
 use crate::model::ids::Account;
 use crate::recovery::policies::Policies;
@@ -62,6 +62,7 @@ pub fn router(state: ApiState) -> Router {
     let api = Router::new()
         .route("/charges", post(charges::submit))
         .route("/charges/{id}", get(charges::show).delete(charges::cancel))
+        .route("/charges/{id}/capture", post(capture::request))
         .route("/stop", get(stop::show).post(stop::throw).delete(stop::lift))
         .route_layer(from_fn_with_state(state.clone(), authorize));
     Router::new()

@@ -1,6 +1,7 @@
 //! The two listeners. [`public`] is `POST /ipn` and nothing else; [`internal`] is everything that is not for the internet; [`listener`]
 //! accepts the connections of both and bounds them.
 
+mod capture;
 mod charge_body;
 pub mod charges;
 pub mod internal;

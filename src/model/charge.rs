@@ -84,6 +84,8 @@ pub struct ChargeView {
     pub tag: Option<ChargeTag>,
     /// The amount charged.
     pub amount: Option<Money>,
+    /// The amount captured, as far as Amazon says.
+    pub captured: Option<Money>,
     /// When an authorisation lapses.
     pub expires_at: Option<Timestamp>,
     /// Live or sandbox, as Amazon says.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::capture::{CaptureIntent, CapturePlan};
 use super::charge_request::ChargeRequest;
 use super::ids::{ChargeId, IntentId, PolicyName};
 use super::permission::InstrumentDigest;
@@ -292,6 +293,15 @@ pub struct Progress {
     /// Whether it was told that the policy of the intent is no longer in the file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub policy_missed: bool,
+    /// When the charge was seen authorised first; `None` where it never was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorized_at: Option<Timestamp>,
+    /// Whether `charge.expiring` was told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expiring_told: bool,
+    /// When the capture is sent next; `None` as long as nothing came of the wish.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture_plan: Option<CapturePlan>,
 }
 
 impl Progress {
@@ -315,6 +325,9 @@ impl Progress {
             cancel_retry_at: None,
             look_at: None,
             policy_missed: false,
+            authorized_at: None,
+            expiring_told: false,
+            capture_plan: None,
         }
     }
 
@@ -340,6 +353,8 @@ pub struct ChargeIntent {
     pub number: Number,
     /// When the caller asked to cancel.
     pub cancel_requested_at: Option<Timestamp>,
+    /// What is to be captured of its authorisation, and how far that is; `None` as long as nobody asked.
+    pub capture: Option<CaptureIntent>,
     /// How long the stop switch was on since the submission, in milliseconds; read with the intent, not part of it.
     pub stopped_ms: i64,
     /// Everything else.

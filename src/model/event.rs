@@ -57,6 +57,8 @@ event_types! {
     ChargeActionRequired = "charge.action_required",
     /// Stopped until an operator resolves it.
     ChargeHeld = "charge.held",
+    /// An authorisation lapses soon.
+    ChargeExpiring = "charge.expiring",
     /// Terminal: canceled by the caller.
     ChargeCanceled = "charge.canceled",
     /// Terminal: given up.
@@ -114,6 +116,22 @@ impl Event {
             data.extend(extra.into_iter().filter(|(_, value)| !value.is_null()));
         }
         Self::new(kind, &data)
+    }
+
+    /// As [`Event::of_charge`], about the capture of an authorisation: says so, and names the capture's own number.
+    #[must_use]
+    pub fn of_capture(kind: EventType, intent: &ChargeIntent, extra: Value) -> Self {
+        let capture = intent.capture.as_ref();
+        let wish = capture.and_then(|capture| capture.wish.as_ref().or(capture.cleared.as_ref()));
+        let mut data = json!({
+            "send": "capture",
+            "captureNumber": capture.map(|capture| capture.number.value),
+            "captureAmount": wish.map(|wish| wish.capture_amount),
+        });
+        if let (Some(data), Value::Object(extra)) = (data.as_object_mut(), extra) {
+            data.extend(extra);
+        }
+        Self::of_charge(kind, intent, data)
     }
 
     /// `account.attention`: a person must look. `kind` is a stable word, `message` says what is wrong and what to do.

@@ -241,6 +241,13 @@ impl IdempotencyKey {
         Self(hex_prefix(&text))
     }
 
+    /// The key of the capture `number` (0, 1, 2 ...) of `intent`: never one of [`IdempotencyKey::derive`], whose text begins otherwise.
+    #[must_use]
+    pub fn derive_capture(account: &Account, intent: &IntentId, number: u32) -> Self {
+        let (merchant, environment) = (&account.merchant, account.environment);
+        Self(hex_prefix(&format!("amazon-pay-ipn/v1/capture\n{merchant}\n{environment}\n{intent}\n{number}")))
+    }
+
     /// The header value.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -322,6 +329,20 @@ mod tests {
         assert_ne!(base, IdempotencyKey::derive(&account(), &"b".parse().unwrap(), 0));
         assert_ne!(base, IdempotencyKey::derive(&sandbox, &intent, 0));
         assert_ne!(base, IdempotencyKey::derive(&other, &intent, 0));
+    }
+
+    #[test]
+    fn the_key_of_a_capture_is_stable_and_never_one_of_a_charge() {
+        let intent: IntentId = "sub-42.2026-11".parse().unwrap();
+        let key = IdempotencyKey::derive_capture(&account(), &intent, 0);
+        assert_eq!(key.as_str().len(), 32);
+        // Pinned, as the key of a charge.
+        assert_eq!(key.as_str(), "260007122ed33753ff961481359b8c31");
+        assert_ne!(key, IdempotencyKey::derive_capture(&account(), &intent, 1));
+        assert_ne!(key, IdempotencyKey::derive_capture(&account(), &"other".parse().unwrap(), 0));
+        for number in 0..100 {
+            assert_ne!(key, IdempotencyKey::derive(&account(), &intent, number));
+        }
     }
 
     #[test]

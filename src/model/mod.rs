@@ -2,6 +2,7 @@
 //!
 //! Pure values with their transitions. Nothing here does I/O, reads a clock or draws a random number.
 
+pub mod capture;
 pub mod charge;
 pub mod charge_intent;
 pub mod charge_request;

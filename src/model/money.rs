@@ -79,6 +79,20 @@ impl Currency {
         codes.join(", ")
     }
 
+    /// The most that one charge may take, where Amazon documents it: for the ledger currencies of its regions.
+    /// Source: <https://developer.amazon.com/docs/amazon-pay-paymentmethodonfile/charge.html>.
+    #[must_use]
+    pub fn most_charged_at_once(self, region: Region) -> Option<Money> {
+        let most = match (region, self.0) {
+            (Region::Na, Iso::USD) | (Region::Eu, Iso::EUR | Iso::GBP) => 150_000,
+            (Region::Jp, Iso::JPY) => 10_000_000,
+            _ => return None,
+        };
+        let mut amount = Decimal::from(most);
+        amount.rescale(self.decimals());
+        Some(Money { amount, currency: self })
+    }
+
     fn decimals(self) -> u32 {
         self.0.exponent().map_or(2, u32::from)
     }

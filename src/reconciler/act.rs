@@ -25,9 +25,9 @@ use crate::telemetry::metric;
 /// No send while our clock is further than this from Amazon's.
 const MAX_CLOCK_SKEW: Duration = Duration::from_mins(5);
 /// Wait before the next try when a send could not be marked.
-const NOT_MARKED_DELAY: Duration = Duration::from_mins(1);
+pub(super) const NOT_MARKED_DELAY: Duration = Duration::from_mins(1);
 /// Wait while the stop switch is on.
-const STOPPED_DELAY: Duration = Duration::from_mins(5);
+pub(super) const STOPPED_DELAY: Duration = Duration::from_mins(5);
 /// Wait before a cancellation at Amazon that failed is tried again.
 const CANCEL_RETRY: Duration = Duration::from_mins(5);
 
@@ -42,6 +42,19 @@ impl Reconciler {
         told.is_ok()
     }
 
+    /// Whether our clock is too far from Amazon's to send anything; if so, it is told and waited for.
+    pub(super) fn clock_is_off(&self, decision: &mut Decision, now: Timestamp) -> bool {
+        let Some(skew) = self.amazon.clock_skew().filter(|skew| skew.unsigned_abs() > MAX_CLOCK_SKEW) else {
+            return false;
+        };
+        if self.tells_of_skew(now) {
+            let message = "our clock and Amazon's are more than 5 minutes apart: nothing is sent until they agree";
+            decision.events.push(Event::attention("clock_skew", message, json!({ "skewSeconds": skew.as_secs() })));
+        }
+        decision.not_before = Some(later(now, ACCOUNT_PROBE));
+        true
+    }
+
     /// Sign, mark, send: in this order, and each once. Returns the verdict if the request went out.
     pub(super) async fn send(
         &self,
@@ -52,12 +65,7 @@ impl Reconciler {
         look: &Look,
     ) -> Result<Option<Verdict>, Stop> {
         let now = self.now(claim);
-        if let Some(skew) = self.amazon.clock_skew().filter(|skew| skew.unsigned_abs() > MAX_CLOCK_SKEW) {
-            if self.tells_of_skew(now) {
-                let message = "our clock and Amazon's are more than 5 minutes apart: nothing is sent until they agree";
-                decision.events.push(Event::attention("clock_skew", message, json!({ "skewSeconds": skew.as_secs() })));
-            }
-            decision.not_before = Some(later(now, ACCOUNT_PROBE));
+        if self.clock_is_off(decision, now) {
             return Ok(None);
         }
         self.before_call(claim).await?;
@@ -141,6 +149,19 @@ impl Reconciler {
         let outcome = self.amazon.cancel_charge(charge, "canceled by the merchant").await;
         let now = self.now(claim);
         let draft = &mut decision.drafts[index];
+        if draft.intent.stage().is_terminal() {
+            let released = outcome == CancelOutcome::Done;
+            let message = if released {
+                "the authorisation that appeared after a cancellation was canceled at Amazon"
+            } else {
+                "the authorisation that appeared after a cancellation could not be canceled at Amazon: do it in Seller Central"
+            };
+            draft.alert("left_over_authorization", message, json!({ "chargeId": charge, "canceled": released }));
+            if released {
+                decision.record.remember_charge(charge.clone(), "Canceled");
+            }
+            return Ok(());
+        }
         let retry = match outcome {
             CancelOutcome::Done => {
                 draft.cancel(now, Outcome::Verified);
@@ -159,7 +180,7 @@ impl Reconciler {
     }
 }
 
-fn verdict_name(verdict: &Verdict) -> &str {
+pub(super) fn verdict_name(verdict: &Verdict) -> &str {
     match verdict {
         Verdict::Charge(view) => view.state.as_str(),
         Verdict::Declined(decline) => decline.as_str(),

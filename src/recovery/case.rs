@@ -56,6 +56,8 @@ pub enum Act {
     Nothing,
     /// Create Charge for the intent at this index of [`Decision::drafts`], under its current number.
     Send(usize),
+    /// Capture Charge for the intent at this index, under its current capture number.
+    Capture(usize),
     /// Cancel the authorisation of the intent at this index.
     CancelCharge(usize, ChargeId),
 }

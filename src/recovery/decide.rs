@@ -15,7 +15,7 @@ use super::gate::advance_fresh;
 use super::hints::{fate, newest_permission_hint};
 use super::policies::Policies;
 use super::policy::{Policy, later};
-use super::{found, permission};
+use super::{authorization, found, permission};
 use crate::model::charge::ChargeLook;
 use crate::model::charge_intent::{NumberStatus, Outcome, Stage, Why};
 use crate::model::event::Event;
@@ -75,7 +75,7 @@ fn go_on(
     }
     let charges = findings.charges.as_slice();
     let reasons = record.reasons.clone();
-    let context = Context { now, policies, look: &findings.look, closed, reasons, heard_at, charges };
+    let context = Context { now, policies, look: &findings.look, closed, reasons, heard_at, charges, ours };
     let mut wants: Vec<(usize, Want)> = Vec::new();
     for (index, draft) in drafts.iter_mut().enumerate() {
         let want = if foreign { stop_foreign(draft, now) } else { advance(draft, &context) };
@@ -140,6 +140,7 @@ pub(super) enum Want {
     Nothing,
     New,
     Repeat,
+    Capture,
     CancelCharge(ChargeId),
 }
 
@@ -151,6 +152,7 @@ pub(super) struct Context<'a> {
     pub(super) reasons: Vec<String>,
     pub(super) heard_at: Option<Timestamp>,
     pub(super) charges: &'a [(ChargeId, ChargeLook)],
+    pub(super) ours: Environment,
 }
 
 impl<'a> Context<'a> {
@@ -184,17 +186,9 @@ fn advance(draft: &mut Draft, context: &Context<'_>) -> Want {
         draft.intent.progress.stand_still(ACCOUNT_PROBE);
     }
     match draft.intent.stage().clone() {
-        Stage::Authorized { charge, .. }
-            if draft.intent.cancel_requested_at.is_some()
-                && draft.intent.progress.cancel_retry_at.is_none_or(|at| at <= context.now) =>
-        {
-            Want::CancelCharge(charge)
-        }
-        Stage::Authorized { .. }
-        | Stage::Captured { .. }
-        | Stage::Canceled { .. }
-        | Stage::Abandoned { .. }
-        | Stage::Held { .. } => Want::Nothing,
+        Stage::Authorized { charge, .. } => authorization::advance(draft, &charge, context),
+        Stage::Canceled { .. } => draft.left_over.take().map_or(Want::Nothing, Want::CancelCharge),
+        Stage::Captured { .. } | Stage::Abandoned { .. } | Stage::Held { .. } => Want::Nothing,
         Stage::Pending { since, alerted, .. } => {
             watch_pending(draft, since, alerted, context.now);
             Want::Nothing
@@ -245,6 +239,8 @@ fn choose(drafts: &mut [Draft], wants: &[(usize, Want)], now: Timestamp, policie
         match want {
             Want::Repeat => return Act::Send(*index),
             Want::CancelCharge(charge) => return Act::CancelCharge(*index, charge.clone()),
+            // It is of a charge that exists: the numbers of other intents do not matter to it.
+            Want::Capture => return Act::Capture(*index),
             Want::New | Want::Nothing => {}
         }
     }

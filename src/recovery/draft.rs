@@ -5,10 +5,13 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::authorization::next_look;
+use super::capture;
 use super::policy::{LAST_CHANCE, MonthPark, Policy, Sweep, later};
 use crate::model::charge_intent::{ChargeIntent, NumberStatus, Outcome, Park, Stage, Trigger, Why};
 use crate::model::event::{Event, EventType};
 use crate::model::ids::ChargeId;
+use crate::model::money::Money;
 use crate::model::permission::{InstrumentDigest, PermissionKind};
 
 /// An intent under decision.
@@ -20,13 +23,15 @@ pub struct Draft {
     pub events: Vec<Event>,
     /// What a person must know whether or not the intent changes.
     pub alerts: Vec<Event>,
+    /// An authorisation that appeared after the intent was canceled: to be canceled at Amazon.
+    pub left_over: Option<ChargeId>,
 }
 
 impl Draft {
     /// Starts from what is stored.
     #[must_use]
     pub fn new(intent: ChargeIntent) -> Self {
-        Self { intent, events: Vec::new(), alerts: Vec::new() }
+        Self { intent, events: Vec::new(), alerts: Vec::new(), left_over: None }
     }
 
     /// Adds an event about the intent as it is now.
@@ -151,18 +156,20 @@ impl Draft {
     pub fn authorize(&mut self, charge: &ChargeId, now: Timestamp, expires_at: Option<Timestamp>) {
         let canceling = self.intent.cancel_requested_at.is_some();
         self.intent.progress.charge = Some(charge.clone());
-        self.intent.progress.look_at = Some(if canceling { now } else { Sweep::Quiet.next(now) });
+        self.intent.progress.authorized_at.get_or_insert(now);
         self.enter(Stage::Authorized { charge: charge.clone(), expires_at });
+        self.intent.progress.look_at = Some(if canceling { now } else { next_look(&self.intent, now) });
         self.tell(EventType::ChargeAuthorized, json!({ "chargeId": charge, "expiresAt": expires_at }));
     }
 
-    /// The money is ours. `number` is the number the charge was made under.
-    pub fn capture(&mut self, charge: &ChargeId, number: u32, now: Timestamp) {
+    /// The money is ours. `number` is the number the charge was made under, `captured` what Amazon says was captured.
+    pub fn capture(&mut self, charge: &ChargeId, captured: Option<Money>, number: u32, now: Timestamp) {
         self.intent.progress.charge = Some(charge.clone());
         self.enter(Stage::Captured { charge: charge.clone(), at: now });
         let progress = &self.intent.progress;
         let extra = json!({
             "chargeId": charge,
+            "captureAmount": captured,
             // The attempts that were declined, and this one.
             "attempts": progress.attempts.saturating_add(1),
             "recoveredBy": progress.trigger,
@@ -204,6 +211,11 @@ impl Draft {
         self.intent.number = self.intent.number.next();
         self.intent.progress.charge = None;
         self.intent.progress.declined_charge = None;
+        self.intent.progress.authorized_at = None;
+        self.intent.progress.expiring_told = false;
+        if self.intent.capture_wish().is_some() {
+            capture::forget(self);
+        }
     }
 
     /// Ends an intent whose number is still unknown, as the caller wished or because time is up.
@@ -228,6 +240,9 @@ fn what_to_do(reason: &str, outcome: Outcome) -> &'static str {
         return "look in Seller Central whether a charge exists before charging in another way";
     }
     match reason {
+        "ExpiredUnused" => {
+            "the authorisation lapsed before it was captured: submit a new charge under another id, and capture it within 30 days"
+        }
         "TransactionAmountExceeded" => "charge a smaller amount, or ask for another payment method",
         "PeriodicAmountExceeded" => "the monthly limit stays in the way: ask for another payment method",
         _ => {
@@ -281,6 +296,7 @@ pub(crate) mod testing {
             submitted_at: start(),
             number: Number::fresh(0),
             cancel_requested_at: None,
+            capture: None,
             stopped_ms: 0,
             progress: Progress::new(Stage::Scheduled { at: start(), why: Why::Attempt }, start()),
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::authorization::next_look;
 use super::decide::{ACCOUNT_PROBE, Context};
 use super::draft::Draft;
 use super::policy::{Policy, Sweep, later};
@@ -30,7 +31,7 @@ pub(super) fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
         Stage::Scheduled { .. } if draft.intent.number.value > 0 => Sweep::Quiet,
         Stage::Parked { since, .. } => Sweep::Parked(*since),
         Stage::Pending { since, .. } => Sweep::Pending(*since),
-        Stage::Authorized { .. } => Sweep::Quiet,
+        Stage::Authorized { .. } => Sweep::Until(next_look(&draft.intent, now)),
         _ => {
             draft.intent.progress.look_at = None;
             return;
@@ -83,7 +84,9 @@ pub fn due(intent: &ChargeIntent, policy: &Policy) -> Option<Timestamp> {
         }
         Stage::Parked { park: Park::Attention, .. } => [Some(end), look_at].into_iter().flatten().min(),
         Stage::Pending { .. } => look_at,
-        Stage::Authorized { .. } => [look_at, intent.progress.cancel_retry_at].into_iter().flatten().min(),
+        Stage::Authorized { .. } => {
+            [look_at, intent.progress.cancel_retry_at, intent.capture_due()].into_iter().flatten().min()
+        }
         Stage::Held { .. } | Stage::Captured { .. } | Stage::Canceled { .. } | Stage::Abandoned { .. } => None,
     }
 }

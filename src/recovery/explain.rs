@@ -213,6 +213,7 @@ fn intent(from: Timestamp, id: Option<&IntentId>) -> Option<ChargeIntent> {
         submitted_at: from,
         number: Number::fresh(0),
         cancel_requested_at: None,
+        capture: None,
         stopped_ms: 0,
         progress: Progress::new(stage, from),
     })

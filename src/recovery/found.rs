@@ -7,6 +7,7 @@ use serde_json::json;
 use super::draft::Draft;
 use super::policy::{Policy, Sweep};
 use super::settle::{ask_again, confirm, declined};
+use super::{authorization, capture};
 use crate::model::charge::{ChargeState, ChargeView};
 use crate::model::charge_intent::{NumberStatus, Outcome, RECOVERY, Stage};
 use crate::model::event::{Event, EventType};
@@ -74,7 +75,16 @@ fn found_after_the_end(draft: &mut Draft, view: &ChargeView, known: bool, number
         Stage::Canceled { outcome, .. } | Stage::Abandoned { outcome, .. }
             if *outcome == Outcome::Unverified && view.state == ChargeState::Captured =>
         {
-            draft.capture(&view.id, number, now);
+            draft.capture(&view.id, view.captured, number, now);
+        }
+        Stage::Canceled { outcome: Outcome::Unverified, .. } if view.state == ChargeState::Authorized => {
+            // Nobody else will let go of the buyer's money: the caller was told that this is canceled.
+            draft.left_over = Some(view.id.clone());
+            draft.alert(
+                "charge_after_end",
+                "a charge was authorised for an intent that was canceled; it is canceled at Amazon now, once",
+                json!({ "chargeId": view.id, "chargeState": view.state }),
+            );
         }
         _ => draft.alert(
             "charge_after_end",
@@ -95,14 +105,27 @@ fn second_success(draft: &mut Draft, view: &ChargeView) {
 }
 
 /// The intent follows the state of its charge.
-fn follow(draft: &mut Draft, view: &ChargeView, number: u32, now: Timestamp, policy: &Policy) {
+pub(super) fn follow(draft: &mut Draft, view: &ChargeView, number: u32, now: Timestamp, policy: &Policy) {
     let of_another_number = number != draft.intent.number.value && draft.intent.next_send_repeats();
+    if matches!(view.state, ChargeState::CaptureInitiated | ChargeState::Captured) {
+        capture::resolve(draft);
+    }
     match &view.state {
         // The charge of an earlier number came to nothing: that says nothing about the number that was sent after it.
-        ChargeState::Canceled | ChargeState::Declined if of_another_number => ask_again(draft, now, policy),
-        ChargeState::Captured => draft.capture(&view.id, number, now),
+        ChargeState::Canceled | ChargeState::Declined if of_another_number => {
+            if draft.intent.capture_wish().is_some() {
+                capture::forget(draft);
+            }
+            ask_again(draft, now, policy);
+        }
+        ChargeState::Canceled | ChargeState::Declined if capture::was_authorized(&draft.intent) => {
+            capture::lost(draft, view, now, policy);
+        }
+        ChargeState::Captured => draft.capture(&view.id, view.captured, number, now),
         ChargeState::Authorized => match draft.intent.stage() {
-            Stage::Authorized { .. } => draft.intent.progress.look_at = Some(Sweep::Quiet.next(now)),
+            Stage::Authorized { .. } => authorization::seen_again(draft, view, now),
+            // Held for its capture: that it is authorised is no news.
+            Stage::Held { reason } if reason != RECOVERY && draft.intent.is_capture_unknown() => {}
             _ => draft.authorize(&view.id, now, view.expires_at),
         },
         ChargeState::AuthorizationInitiated | ChargeState::CaptureInitiated => pending(draft, view, now),
@@ -128,6 +151,11 @@ fn end_of(draft: &Draft) -> Outcome {
 
 fn pending(draft: &mut Draft, view: &ChargeView, now: Timestamp) {
     match draft.intent.stage() {
+        // The money of another charge is under way: nothing may be charged again while it is, so that one is followed.
+        Stage::Pending { charge, .. } if *charge != view.id => {
+            second_success(draft, view);
+            draft.pend(&view.id, now, view.state.as_str());
+        }
         Stage::Pending { since, .. } => draft.intent.progress.look_at = Some(Sweep::Pending(*since).next(now)),
         // A charge that is still pending is no reason to take the intent from the operator.
         Stage::Held { .. } => {}

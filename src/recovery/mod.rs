@@ -6,11 +6,14 @@
 //! - [`plan`]: what to look at. [`decide`]: one charge permission at a time, what to do. [`case`]: the values they take and give.
 //! - [`due`]: when an intent needs attention next.
 //! - [`settle`]: what the answer to a send does to its intent.
+//! - [`capture`]: what the answer to a capture does; [`authorization`]: what waits for one, is canceled, or lapses.
 //! - [`found`]: what a charge found at Amazon does to the intent it was made for.
 //! - [`objects`]: what is told of refunds and disputes, and when they are looked at again.
 //!
 //! Nothing here is async, reads a clock or draws a random number: time and jitter are values.
 
+pub mod authorization;
+pub mod capture;
 pub mod case;
 pub mod decide;
 pub mod draft;

@@ -26,7 +26,7 @@ pub fn plan(case: &Case, now: Timestamp) -> Plan {
         .collect();
     for intent in &case.intents {
         if let Stage::Pending { charge, .. } | Stage::Authorized { charge, .. } = intent.stage()
-            && intent.progress.look_at.is_none_or(|at| at <= now)
+            && (intent.progress.look_at.is_none_or(|at| at <= now) || captures_now(intent, now))
             && !charges.contains(charge)
         {
             charges.push(charge.clone());
@@ -56,6 +56,11 @@ fn shares(wanted: [usize; 3]) -> [usize; 3] {
         }
     }
     shares
+}
+
+/// Before a capture is sent, and after one that nobody answered, the charge is asked for.
+fn captures_now(intent: &ChargeIntent, now: Timestamp) -> bool {
+    matches!(intent.stage(), Stage::Authorized { .. }) && intent.capture_due().is_some_and(|at| at <= now)
 }
 
 /// A charge that our record knows as final costs no call.

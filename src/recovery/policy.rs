@@ -212,7 +212,18 @@ impl Policy {
     /// When to send the same number again after nobody answered; `retry_after` is Amazon's wish.
     #[must_use]
     pub fn repeat_at(&self, intent: &ChargeIntent, now: Timestamp, retry_after: Option<Duration>) -> Timestamp {
-        let delay = nth(&self.repeat_delays, intent.number.sends.saturating_sub(1));
+        self.repeat_after(intent, intent.number.sends, now, retry_after)
+    }
+
+    /// As [`Self::repeat_at`], for a request that was sent `sends` times.
+    pub(super) fn repeat_after(
+        &self,
+        intent: &ChargeIntent,
+        sends: u32,
+        now: Timestamp,
+        retry_after: Option<Duration>,
+    ) -> Timestamp {
+        let delay = nth(&self.repeat_delays, sends.saturating_sub(1));
         let spread = (delay / 5).mul_f64(self.lot_of(intent));
         later(now, (delay + spread).max(retry_after.unwrap_or_default()))
     }
@@ -351,8 +362,10 @@ pub enum Sweep {
     Pending(Timestamp),
     /// Parked since then.
     Parked(Timestamp),
-    /// Authorised, or a retry is planned.
+    /// A retry is planned, or an authorisation waits.
     Quiet,
+    /// At that time.
+    Until(Timestamp),
 }
 
 impl Sweep {
@@ -365,6 +378,7 @@ impl Sweep {
             Self::Parked(since) if now >= later(since, 3 * DAY) => DAY,
             Self::Pending(_) | Self::Parked(_) => 6 * HOUR,
             Self::Quiet => DAY,
+            Self::Until(at) => return at,
         };
         later(now, interval)
     }

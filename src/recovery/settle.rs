@@ -58,7 +58,7 @@ pub fn settle(draft: &mut Draft, verdict: &Verdict, now: Timestamp, policy: &Pol
     }
 }
 
-const ACCOUNT_FAULT: &str = "Amazon refuses this account or its key; charges wait until it answers again";
+pub(super) const ACCOUNT_FAULT: &str = "Amazon refuses this account or its key; charges wait until it answers again";
 
 /// The same number once more at last mark + X; that answer is judged.
 pub(super) fn confirm(draft: &mut Draft, reason: &str, now: Timestamp, policy: &Policy) {

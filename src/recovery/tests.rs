@@ -1,6 +1,7 @@
 //! Tests of the pure core: the table of design section 6 row by row, properties over arbitrary input, and a random walk against toys
 //! of Amazon and of the store.
 
+mod captures;
 mod decisions;
 mod endings;
 mod not_understood;
@@ -122,6 +123,7 @@ fn charge(id: &str, state: ChargeState, number: u32) -> ChargeView {
         reason: None,
         tag: Some(ChargeTag { intent: "renewal-1".parse().unwrap(), number }),
         amount: None,
+        captured: None,
         expires_at: None,
         release_environment: Some(OURS),
     }

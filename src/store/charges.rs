@@ -99,6 +99,7 @@ impl Store {
                 Declared::Nothing | Declared::New => 0,
             }),
             cancel_requested_at: None,
+            capture: None,
             stopped_ms: 0,
             progress: progress.clone(),
         };

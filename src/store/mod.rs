@@ -1,7 +1,7 @@
 //! The only door to Redis: key names, one typed wrapper per Lua script, and nothing that decides.
 //!
 //! - [`notifications`]: accept and quarantine what the public listener verified.
-//! - [`charges`]: submit, read and cancel charge intents.
+//! - [`charges`]: submit, read and cancel charge intents. [`captures`]: the wish to capture one, and the mark of its send.
 //! - [`reconciliations`]: claim a permission, renew its lease, mark a send, commit.
 //! - [`consumers`]: read the events as a consumer group.
 //! - [`account`]: the marker, the stop switch, recovery after a loss, readiness.
@@ -11,6 +11,7 @@
 
 mod access;
 pub mod account;
+pub mod captures;
 pub mod charges;
 mod connection;
 pub mod consumers;

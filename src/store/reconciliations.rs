@@ -8,6 +8,7 @@ use redis::AsyncCommands;
 use serde_json::{Value, json};
 use tracing::error;
 
+use super::captures::capture_change;
 use super::charges::StoredIntent;
 use super::record::{read, read_time, time_text, trigger_text};
 use super::script::{ADD_HINT, CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
@@ -436,7 +437,7 @@ fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]
         }
         _ => "",
     };
-    json!({
+    let mut written = json!({
         "id": intent.id,
         "state": intent.stage().name(),
         "outcome": outcome,
@@ -453,7 +454,12 @@ fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]
             "tainted": if number.tainted { "1" } else { "0" },
             "instrument": number.instrument.as_ref().map_or(json!(""), |digest| json!(digest)),
         },
-    })
+    });
+    // Absent where the claim read none: what a wish that came in since has written stays.
+    if let Some(capture) = &intent.capture {
+        written["capture"] = capture_change(capture);
+    }
+    written
 }
 
 fn read_record(key: &str, text: &str) -> Result<PermissionRecord, StoreError> {

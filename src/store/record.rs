@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::StoreError;
+use crate::model::capture::{CaptureIntent, CaptureWish};
 use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Progress, Stage, Trigger, Why};
 use crate::model::charge_request::ChargeRequest;
 use crate::model::ids::{IntentId, PolicyName};
@@ -74,11 +75,39 @@ pub(super) fn read(
         policy: reader.json::<ChosenPolicy>("request")?.policy,
         submitted_at: reader.time("submitted_at")?.ok_or_else(|| reader.corrupt("submitted_at"))?,
         cancel_requested_at: reader.time("cancel_at")?,
+        capture: read_capture(&reader)?,
         stopped_ms: stopped_ms.saturating_sub(reader.optional_number("stopped_base_ms").unwrap_or(stopped_ms)),
         number,
         progress,
     };
     Ok(Some(StoredIntent { intent, progress_text }))
+}
+
+/// What is stored of captures; `None` in records of charges that nobody asked to capture.
+fn read_capture(reader: &Reader<'_>) -> Result<Option<CaptureIntent>, StoreError> {
+    if reader.optional("capture_number").is_none() {
+        return Ok(None);
+    }
+    let status = NumberStatus::parse(reader.text("capture_status")?).ok_or_else(|| reader.corrupt("capture_status"))?;
+    Ok(Some(CaptureIntent {
+        wish: reader.optional("capture_request").map(|_| reader.json("capture_request")).transpose()?,
+        requested_at: reader.time("capture_requested_at")?,
+        number: Number {
+            value: reader.number("capture_number")?,
+            status,
+            sends: reader.number("capture_sends")?,
+            first_mark: reader.time("capture_first_mark")?,
+            last_mark: reader.time("capture_last_mark")?,
+            tainted: reader.optional("capture_tainted") == Some("1"),
+            instrument: None,
+        },
+        cleared: None,
+    }))
+}
+
+/// A wish as stored: scripts compare it.
+pub(super) fn wish_text(wish: &CaptureWish) -> String {
+    json!(wish).to_string()
 }
 
 /// A send was marked and its worker did not live to commit: the stage is still the one before the send. What is known is the number,

@@ -34,6 +34,8 @@ scripts! {
     RENEW_LEASE = "renew_lease";
     RELEASE_LEASE = "release_lease";
     MARK_SEND = "mark_send";
+    REQUEST_CAPTURE = "request_capture";
+    MARK_CAPTURE = "mark_capture";
     COMMIT_RECONCILIATION = "commit_reconciliation";
     ADD_HINT = "add_hint";
     SET_STOP = "set_stop";

@@ -6,6 +6,7 @@
 
 mod accept;
 mod api;
+mod capture;
 mod demo_story;
 mod field;
 mod framing;

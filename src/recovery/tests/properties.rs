@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::model::capture::{CaptureIntent, CapturePlan, CaptureWish};
 use crate::model::charge_intent::{Number, NumberStatus, Trigger};
 use crate::model::money::Money;
 use crate::model::permission::PermissionView;
@@ -13,7 +14,7 @@ use crate::recovery::draft::testing::{digest, intent};
 use crate::recovery::due::due;
 
 /// Mostly around the life of the intents, sometimes at the ends of time.
-fn time() -> impl Strategy<Value = Timestamp> {
+pub(super) fn time() -> impl Strategy<Value = Timestamp> {
     prop_oneof![
         20 => (-60_i64..4000).prop_map(|hours| start() + jiff::SignedDuration::from_hours(hours)),
         4 => (-120_i64..120).prop_map(|minutes| start() + jiff::SignedDuration::from_mins(minutes)),
@@ -74,10 +75,35 @@ fn number() -> impl Strategy<Value = Number> {
     prop_oneof![(0_u32..9).prop_map(Number::fresh), used]
 }
 
+fn capture() -> impl Strategy<Value = CaptureIntent> {
+    let wish = (1_u32..15).prop_map(|units| CaptureWish {
+        capture_amount: Money::parse(&units.to_string(), "USD".parse().unwrap()).unwrap(),
+        soft_descriptor: None,
+    });
+    (option::of(wish), option::of(time()), number()).prop_map(|(wish, requested_at, number)| CaptureIntent {
+        wish,
+        requested_at,
+        number,
+        cleared: None,
+    })
+}
+
+fn capture_plan() -> impl Strategy<Value = CapturePlan> {
+    (time(), 0_u32..6, any::<u32>()).prop_map(|(at, conflicts, failed_looks)| CapturePlan {
+        at,
+        conflicts,
+        failed_looks,
+    })
+}
+
 prop_compose! {
-    fn arbitrary_intent()(
-        stage in stage(),
-        number in number(),
+    pub(super) fn arbitrary_intent()(
+        capture in option::of(capture()).boxed(),
+        capture_plan in option::of(capture_plan()).boxed(),
+        (capture_now, expiring_told) in any::<(bool, bool)>(),
+        authorized_at in option::of(time()),
+        stage in stage().boxed(),
+        number in number().boxed(),
         attempts in 0_u32..5,
         window_from in time(),
         cancel_requested_at in option::weighted(0.2, time()),
@@ -110,6 +136,11 @@ prop_compose! {
         intent.progress.released_by_notification_at = released_by_notification_at;
         intent.progress.closing_since = closing_since;
         intent.progress.look_at = look_at;
+        intent.capture = capture;
+        intent.request.capture_now = capture_now;
+        intent.progress.capture_plan = capture_plan;
+        intent.progress.authorized_at = authorized_at;
+        intent.progress.expiring_told = expiring_told;
         intent
     }
 }
@@ -171,7 +202,7 @@ fn charge_look() -> impl Strategy<Value = ChargeLook> {
     prop_oneof![6 => charge_view().prop_map(ChargeLook::Seen), 1 => Just(ChargeLook::Refused(404)), 1 => Just(ChargeLook::Failed)]
 }
 
-fn verdict() -> impl Strategy<Value = Verdict> {
+pub(super) fn verdict() -> impl Strategy<Value = Verdict> {
     prop_oneof![
         3 => charge_view().prop_map(as_answer),
         4 => select(Decline::ALL.to_vec()).prop_map(Verdict::Declined),
@@ -195,11 +226,11 @@ fn arbitrary_hint() -> impl Strategy<Value = Hint> {
 }
 
 prop_compose! {
-    fn situation()(
-        intents in vec(arbitrary_intent(), 0..4),
-        look in look(),
-        found in vec((charge_id(), charge_look()), 0..3),
-        hints in vec(arbitrary_hint(), 0..3),
+    pub(super) fn situation()(
+        intents in vec(arbitrary_intent().boxed(), 0..4).boxed(),
+        look in look().boxed(),
+        found in vec((charge_id(), charge_look()), 0..3).boxed(),
+        hints in vec(arbitrary_hint(), 0..3).boxed(),
         closed in prop::bool::weighted(0.1),
         failed_looks in prop_oneof![Just(0), Just(u32::MAX)],
         now in time(),

@@ -6,7 +6,7 @@
 --           record, closed '0'|'1', not_before ms|'', hints_due ms|'', events [{type, data}],
 --           hints [{field, seen, fate 'done'|'defer'|'quarantine', value, reason, data}],
 --           intents [{id, state, outcome, charge, progress, due ms|'', number {value, status, sends, first_mark, last_mark, tainted,
---           instrument}, events [{type, data}]}]
+--           instrument}, capture {value, status, sends, first_mark, last_mark, tainted, clear} or absent, events [{type, data}]}]
 -- RETURNS {'committed', next due ms|''} | {'already'} | {'lost_lease'} | {'no_marker'} | {'wrong_type', key}
 -- WHY     State and events change together or not at all. Monotone per intent: captured absorbs everything, nothing terminal re-opens
 --         (an unverified end may still become captured), and an event is written only with its transition. Only the hints that the
@@ -66,6 +66,15 @@ for i, intent in ipairs(payload.intents) do
       'recovery', '0',
       'number', number.value, 'number_status', number.status, 'sends', number.sends, 'first_mark', number.first_mark,
       'last_mark', number.last_mark, 'tainted', number.tainted, 'instrument', number.instrument)
+    local capture = intent.capture
+    if capture then
+      redis.call('HSET', key, 'capture_number', capture.value, 'capture_status', capture.status, 'capture_sends', capture.sends,
+        'capture_first_mark', capture.first_mark, 'capture_last_mark', capture.last_mark, 'capture_tainted', capture.tainted)
+      -- The wish itself is the caller's: only the very one that was given up is removed.
+      if capture.clear ~= '' and redis.call('HGET', key, 'capture_request') == capture.clear then
+        redis.call('HDEL', key, 'capture_request', 'capture_requested_at')
+      end
+    end
     if terminal[intent.state] then
       redis.call('ZREM', KEYS[4], intent.id)
       redis.call('PEXPIRE', key, ARGV[7])

@@ -19,6 +19,14 @@ if number[2] == 'fresh' then
   least = least - 1
   redis.call('HSET', KEYS[2], 'first_mark', ms(now), 'last_mark', ms(now), 'sends', '1')
 end
+-- A wished capture likewise: what is sent again goes out under the same number. Where nothing is wished a capture may have been under
+-- way all the same, so a first send within X of now is tainted.
+local capture = redis.call('HMGET', KEYS[2], 'capture_request', 'capture_status')
+redis.call('HSET', KEYS[2], 'capture_last_mark', ms(now))
+if capture[1] and capture[1] ~= '' and capture[2] ~= 'answered' then
+  if capture[2] == 'fresh' then redis.call('HSET', KEYS[2], 'capture_first_mark', ms(now), 'capture_sends', '1') end
+  redis.call('HSET', KEYS[2], 'capture_status', 'unknown', 'capture_tainted', '1')
+end
 redis.call('HSET', KEYS[2], 'state', 'held', 'progress', ARGV[7], 'number_status', 'unknown', 'tainted', '1', 'recovery', '1',
   'recovery_least', ms(least))
 redis.call('ZADD', KEYS[4], '+inf', ARGV[5])

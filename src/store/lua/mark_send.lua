@@ -32,17 +32,7 @@ elseif status == 'fresh' then
   return { 'refused', 'the number was never marked' }
 end
 
--- A restart or a failover may have lost the newest marks: for X after it no send counts as the only one.
-local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
-local repl_id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
-local server = run_id .. '/' .. repl_id
-local known = redis.call('HMGET', KEYS[1], 'server', 'server_changed_at')
-local changed_at = tonumber(known[2] or '')
-if known[1] ~= server then
-  changed_at = known[1] and now or nil
-  redis.call('HSET', KEYS[1], 'server', server, 'server_changed_at', changed_at and ms(changed_at) or '')
-end
-
+local changed_at = server_changed_at()
 local x = tonumber(ARGV[10])
 local tainted = (last_mark and now - last_mark < x) or (changed_at and now - changed_at < x)
 if ARGV[7] == 'new' then

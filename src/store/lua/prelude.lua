@@ -59,4 +59,19 @@ local function write_event(events, counter, source, time_text, subject, kind, da
     'subject', subject, 'time', time_text, 'datacontenttype', 'application/json', 'data', data)
 end
 
+-- When the server last changed, or nil. A restart or a failover may have lost the newest marks: for X after it no send counts as the
+-- only one. For the scripts that mark a send.
+local function server_changed_at()
+  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
+  local repl_id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
+  local server = run_id .. '/' .. repl_id
+  local known = redis.call('HMGET', KEYS[1], 'server', 'server_changed_at')
+  local changed_at = tonumber(known[2] or '')
+  if known[1] ~= server then
+    changed_at = known[1] and now or nil
+    redis.call('HSET', KEYS[1], 'server', server, 'server_changed_at', changed_at and ms(changed_at) or '')
+  end
+  return changed_at
+end
+
 local terminal = { captured = true, canceled = true, abandoned = true }
