@@ -154,6 +154,7 @@ impl FileReader {
                 _ => self.mistake(&path, format!("is not known; expected one of {POLICY_KEYS}")),
             }
         }
+        self.reminders_within(path, stated, policy);
         let states_them = stated.contains_key("quiet_hours") || stated.contains_key("time_zone");
         let whole = quiet.is_none() || policy.time_zone.is_some() || stated.contains_key("time_zone");
         // What is wrong with the default is not said again of each that inherits it.
@@ -183,11 +184,41 @@ impl FileReader {
             let path = format!("{path}.{}", part(key));
             match key.as_str() {
                 "window" => self.set_some(&mut policy.hard_window, Self::span(WINDOW), &path, value),
-                "schedule" | "max_attempts" => {
-                    self.mistake(&path, "does not exist here: a hard decline waits for the buyer; expected window");
-                }
-                _ => self.mistake(&path, "is not known; expected window"),
+                "reminders" => self.reminders(&path, value, &mut policy.reminders),
+                "schedule" | "max_attempts" => self.mistake(
+                    &path,
+                    "does not exist here: a hard decline waits for the buyer; expected window or reminders",
+                ),
+                _ => self.mistake(&path, "is not known; expected window or reminders"),
             }
+        }
+    }
+
+    /// Each is later than the one before; an empty list is none.
+    fn reminders(&mut self, path: &str, value: &Value, reminders: &mut Vec<Duration>) {
+        match value {
+            Value::Array(waits) if waits.is_empty() => reminders.clear(),
+            _ => self.schedule(path, value, reminders),
+        }
+        if let Some(index) = reminders.windows(2).position(|pair| pair[0] >= pair[1]) {
+            self.mistake(&format!("{path}[{}]", index + 1), "expected a later time than the one before");
+        }
+    }
+
+    /// What is stated of reminders must be within the time that is waited for the buyer, which may be stated after them. Inherited ones
+    /// that are not are left out.
+    fn reminders_within(&mut self, path: &str, stated: &Table, policy: &Policy) {
+        let stated = stated.get("hard_declined").and_then(Value::as_table);
+        if !stated.is_some_and(|stated| stated.contains_key("reminders")) {
+            return;
+        }
+        let most = policy.hard_window.map_or(policy.window, |window| window.min(policy.window));
+        if let Some(index) = policy.reminders.iter().position(|wait| *wait >= most) {
+            let most = humantime::format_duration(most);
+            self.mistake(
+                &format!("{path}.hard_declined.reminders[{index}]"),
+                format!("expected less than {most}, for which the buyer is waited for"),
+            );
         }
     }
 
@@ -480,7 +511,7 @@ mod tests {
                 "policies.default: is taken: charges without a policy go by [default]",
                 "policies.empty.soft_declined.schedule: expected 1 to 20 durations, got 0",
                 "policies.gentle.hard_declined.schedule: does not exist here: a hard decline waits for the buyer; \
-                 expected window",
+                 expected window or reminders",
                 "policies.gentle.month.max_parks: expected a number from 0 to 12, got -1",
                 "policies.gentle.month.spread: expected a duration such as 3d, got \"1M\"",
                 "policies.gentle.processing_failure: expected a table, got 7",

@@ -69,8 +69,19 @@ pub(super) fn read(
     policies: &Policies,
     now: Timestamp,
 ) -> Result<Submission, Vec<FieldError>> {
+    let body: Body = one_object(bytes)?;
+    let mut checker = Checker { errors: Vec::new() };
+    let submission = checker.check(body, account, policies, now);
+    match submission {
+        Some(submission) if checker.errors.is_empty() => Ok(submission),
+        _ => Err(checker.errors),
+    }
+}
+
+/// Reads a body that is one JSON object.
+pub(super) fn one_object<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Vec<FieldError>> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let body: Body = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let body = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         vec![FieldError { field: field_of(&path, error.inner()), message: error.inner().to_string() }]
     })?;
@@ -80,12 +91,7 @@ pub(super) fn read(
             message: "expected one JSON object and nothing after it".to_owned(),
         }]);
     }
-    let mut checker = Checker { errors: Vec::new() };
-    let submission = checker.check(body, account, policies, now);
-    match submission {
-        Some(submission) if checker.errors.is_empty() => Ok(submission),
-        _ => Err(checker.errors),
-    }
+    Ok(body)
 }
 
 /// serde reports an unknown or missing field at its parent; the name is in the message.

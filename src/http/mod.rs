@@ -2,6 +2,7 @@
 //! accepts the connections of both and bounds them.
 
 mod charge_body;
+pub mod charge_permissions;
 pub mod charges;
 pub mod internal;
 mod ipn_body;

@@ -292,6 +292,17 @@ pub struct Progress {
     /// Whether it was told that the policy of the intent is no longer in the file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub policy_missed: bool,
+    /// Reminders that the buyer was due since the park began.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reminders_sent: u32,
+    /// No reminder before this time: it was late, and it was quiet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remind_after: Option<Timestamp>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Progress {
@@ -315,6 +326,8 @@ impl Progress {
             cancel_retry_at: None,
             look_at: None,
             policy_missed: false,
+            reminders_sent: 0,
+            remind_after: None,
         }
     }
 

@@ -5,6 +5,7 @@
 pub mod charge;
 pub mod charge_intent;
 pub mod charge_request;
+pub mod closing;
 pub mod event;
 pub mod hint;
 pub mod ids;

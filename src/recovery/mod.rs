@@ -5,12 +5,14 @@
 //! - [`explain`]: what a policy comes to, as a list of times.
 //! - [`plan`]: what to look at. [`decide`]: one charge permission at a time, what to do. [`case`]: the values they take and give.
 //! - [`due`]: when an intent needs attention next.
+//! - [`closing`]: the wish to close a permission. [`reminders`]: asking the buyer again. [`sweep`]: what was found without a notification.
 //! - [`settle`]: what the answer to a send does to its intent.
 //! - [`found`]: what a charge found at Amazon does to the intent it was made for.
 //!
 //! Nothing here is async, reads a clock or draws a random number: time and jitter are values.
 
 pub mod case;
+pub mod closing;
 pub mod decide;
 pub mod draft;
 pub mod due;
@@ -23,7 +25,9 @@ pub mod plan;
 pub mod policies;
 pub mod policy;
 pub mod quiet;
+pub mod reminders;
 pub mod settle;
+pub mod sweep;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::case::{Case, Plan};
+use super::closing;
 use crate::model::charge::ChargeState;
 use crate::model::charge_intent::{ChargeIntent, Park, Stage};
 use crate::model::hint::{Hint, ObjectType};
@@ -25,7 +26,7 @@ pub fn plan(case: &Case, now: Timestamp) -> Plan {
         .collect();
     for intent in &case.intents {
         if let Stage::Pending { charge, .. } | Stage::Authorized { charge, .. } = intent.stage()
-            && intent.progress.look_at.is_none_or(|at| at <= now)
+            && (case.look_asked || intent.progress.look_at.is_none_or(|at| at <= now))
             && !charges.contains(charge)
         {
             charges.push(charge.clone());
@@ -33,7 +34,8 @@ pub fn plan(case: &Case, now: Timestamp) -> Plan {
     }
     charges.truncate(MAX_CHARGE_LOOKS);
     let heard = case.hints.iter().filter(ready).any(|hint| hint.object_type != ObjectType::Charge);
-    let permission = heard || case.intents.iter().any(|intent| needs_the_permission(intent, now));
+    let asked = case.look_asked || closing::is_due(case, now);
+    let permission = heard || asked || case.intents.iter().any(|intent| needs_the_permission(intent, now));
     Plan { permission, charges }
 }
 

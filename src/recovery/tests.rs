@@ -1,10 +1,12 @@
 //! Tests of the pure core: the table of design section 6 row by row, properties over arbitrary input, and a random walk against toys
 //! of Amazon and of the store.
 
+mod closing;
 mod decisions;
 mod endings;
 mod policies;
 mod properties;
+mod reminders;
 mod rows;
 mod table;
 mod walk;
@@ -62,6 +64,8 @@ fn case(intents: Vec<ChargeIntent>) -> Case {
         record: PermissionRecord::default(),
         hints: Vec::new(),
         intents,
+        close: None,
+        look_asked: false,
     }
 }
 

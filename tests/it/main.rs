@@ -6,6 +6,7 @@
 
 mod accept;
 mod api;
+mod close;
 mod demo_story;
 mod framing;
 mod learning;
@@ -22,4 +23,5 @@ mod redis_connection;
 mod redis_security;
 mod review;
 mod support;
+mod sweep;
 mod trigger;

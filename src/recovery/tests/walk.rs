@@ -252,6 +252,8 @@ impl World {
 
     fn reconcile(&mut self, tape: &mut Tape) {
         let mut case = Case {
+            close: None,
+            look_asked: false,
             permission: "C01-0000000-0000001".parse().unwrap(),
             closed: self.closed,
             record: self.record.clone(),
