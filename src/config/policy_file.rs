@@ -198,6 +198,9 @@ impl FileReader {
     fn reminders(&mut self, path: &str, value: &Value, reminders: &mut Vec<Duration>) {
         match value {
             Value::Array(waits) if waits.is_empty() => reminders.clear(),
+            Value::Array(waits) if waits.len() > MAX_WAITS => {
+                self.mistake(path, format!("expected at most {MAX_WAITS} durations, got {}", waits.len()));
+            }
             _ => self.schedule(path, value, reminders),
         }
         if let Some(index) = reminders.windows(2).position(|pair| pair[0] >= pair[1]) {
@@ -416,7 +419,7 @@ mod tests {
             jitter = { percent = 25, cap = "30m" }
             soft_declined = { schedule = ["1d", "1d 12h"], max_attempts = 4, window = "10d" }
             processing_failure = { schedule = ["20m"], max_attempts = 6, window = "2d" }
-            hard_declined = { window = "14d" }
+            hard_declined = { window = "14d", reminders = ["2d", "1w"] }
             month = { max_parks = 1, spread = "0s" }
             "#,
         );
@@ -432,6 +435,7 @@ mod tests {
             soft: Retries { schedule: vec![DAY, 36 * HOUR], max_attempts: Some(4), window: Some(10 * DAY) },
             failure: Retries { schedule: vec![20 * MINUTE], max_attempts: Some(6), window: Some(2 * DAY) },
             hard_window: Some(14 * DAY),
+            reminders: vec![2 * DAY, 7 * DAY],
             max_month_parks: 1,
             month_spread: Duration::ZERO,
             ..base()
@@ -527,6 +531,27 @@ mod tests {
                  \"07:00-07:00\"",
             ]
         );
+    }
+
+    #[test]
+    fn reminders_ascend_are_at_most_twenty_and_come_before_the_wait_for_the_buyer_ends() {
+        let one = |reminders: &str| wrong(&format!("[default.hard_declined]\nreminders = {reminders}"));
+        assert!(one("[]").is_empty() && one("['1m', '29d 23h']").is_empty());
+        assert!(read("[default.hard_declined]\nreminders = []").default_policy().reminders.is_empty());
+        let path = "default.hard_declined.reminders";
+        assert_eq!(one("['3d', '3d']"), [format!("{path}[1]: expected a later time than the one before")]);
+        assert_eq!(
+            one("['3d', '30d']"),
+            [format!("{path}[1]: expected less than 30days, for which the buyer is waited for")]
+        );
+        assert_eq!(one("['1s']"), [format!("{path}[0]: expected 1m to 60d, got \"1s\"")]);
+        let many = format!("[{}]", (1..=21).map(|day| format!("'{day}d'")).collect::<Vec<_>>().join(", "));
+        assert_eq!(one(&many), [format!("{path}: expected at most 20 durations, got 21")]);
+        assert_eq!(one("3").len(), 1);
+        // The window may be stated after them, and in another place; inherited ones are left out instead.
+        let short = "[default.hard_declined]\nreminders = ['3d', '9d']\nwindow = '8d'";
+        assert_eq!(wrong(short), [format!("{path}[1]: expected less than 8days, for which the buyer is waited for")]);
+        assert!(wrong("[policies.short]\nwindow = '2d'").is_empty());
     }
 
     #[test]

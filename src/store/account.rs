@@ -125,19 +125,14 @@ impl Store {
         let total: i64 = fields.get("stopped_total_ms").and_then(|text| text.parse().ok()).unwrap_or(0);
         let heard_at = fields.get("last_notification_at").and_then(|text| read_time(text));
         let told_at = fields.get("silence_told_at").and_then(|text| read_time(text));
-        let since_notification = match heard_at {
-            Some(at) => Some(self.redis_now().await?.duration_since(at).try_into().unwrap_or_default()),
-            None => None,
-        };
-        let running = match stopped_since {
-            Some(since) => self.redis_now().await?.duration_since(since).as_millis().max(0),
-            None => 0,
-        };
+        let now = if stopped_since.is_some() || heard_at.is_some() { Some(self.redis_now().await?) } else { None };
+        let until_now = |since: Option<Timestamp>| Some(now?.duration_since(since?));
+        let running = until_now(stopped_since).map_or(0, |running| running.as_millis().max(0));
         Ok(AccountStatus {
             stopped_since,
             stopped_ms: total.saturating_add(i64::try_from(running).unwrap_or(i64::MAX)),
             recovering: fields.get("recovering").is_some_and(|text| text == "1"),
-            since_notification,
+            since_notification: until_now(heard_at).map(|since| since.try_into().unwrap_or_default()),
             silent_since: told_at.filter(|told| heard_at.is_none_or(|heard| heard < *told)),
         })
     }

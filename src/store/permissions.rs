@@ -46,6 +46,9 @@ pub enum CloseRequested {
     Closed,
 }
 
+/// The permission's hash, its hints, the ids of its open charges, its due time.
+type Read = (HashMap<String, String>, HashMap<String, String>, Vec<String>, Option<f64>);
+
 impl Store {
     /// What is known about a charge permission; `None` if nothing is.
     ///
@@ -58,7 +61,6 @@ impl Store {
         let (permission, hints, open) = (keys.permission(id), keys.hints(id), keys.open(id));
         let mut pipe = redis::pipe();
         pipe.hgetall(&permission).hgetall(&hints).zrange(&open, 0, -1).zscore(keys.schedule(), id.as_str());
-        type Read = (HashMap<String, String>, HashMap<String, String>, Vec<String>, Option<f64>);
         let (fields, noted, ids, due): Read = pipe.query_async(&mut self.0.connection.handle()).await?;
         if fields.is_empty() {
             return Ok(None);
