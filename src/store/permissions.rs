@@ -77,7 +77,8 @@ impl Store {
         Ok(Some(StoredPermission {
             record: read_record(&permission, field("record"))?,
             closed: field("closed") == "1",
-            close: read_wish(field("close_at"), field("close_reason"), field("close_cancel_pending")),
+            close: read_wish(field("close_at"), field("close_reason"), field("close_cancel_pending"))
+                .filter(|_| field("closed") != "1"),
             leased: read_time(field("lease_until")).is_some_and(|until| until > now),
             due,
             hints,

@@ -23,11 +23,12 @@ local last_mark, first_mark = tonumber(fields[5] or ''), fields[6]
 if not state or terminal[state] or state == 'held' then return { 'refused', 'the intent is ' .. (state or 'gone') } end
 if number ~= ARGV[6] then return { 'refused', 'the number is ' .. (number or 'gone') } end
 -- A repeat waits too: once the permission is closed at Amazon no new charge can come of it.
-if redis.call('HEXISTS', KEYS[2], 'close_at') == 1 then return { 'refused', 'a closing was asked for' } end
+local closing = redis.call('HMGET', KEYS[2], 'close_at', 'closed')
+if closing[1] and closing[2] ~= '1' then return { 'refused', 'a closing was asked for' } end
 if ARGV[7] == 'new' then
   if status ~= 'fresh' then return { 'refused', 'the number was marked before' } end
   if cancel_at and cancel_at ~= '' then return { 'refused', 'a cancellation was accepted' } end
-  if redis.call('HGET', KEYS[2], 'closed') == '1' then return { 'refused', 'the charge permission is closed' } end
+  if closing[2] == '1' then return { 'refused', 'the charge permission is closed' } end
   if state ~= ARGV[8] then return { 'refused', 'the intent is ' .. state } end
   if redis.call('XLEN', KEYS[4]) >= tonumber(ARGV[11]) then return { 'full' } end
 elseif status == 'fresh' then
