@@ -66,6 +66,10 @@ async fn the_merchant_closes_a_permission_and_the_answers_say_how_far_it_is() {
     assert_eq!((closed.status, &closed.body["state"]), (200, &json!("Closed")));
     assert_closed_by_the_merchant(&app, &permission, 1).await;
     assert_eq!(count(&app, Operation::CloseChargePermission), 1);
+    let key = app.store.keys().permission(&permission.parse().expect("an id"));
+    let left: Option<String> =
+        redis::cmd("HGET").arg(key).arg("close_at").query_async(&mut app.connection().await).await.expect("HGET");
+    assert_eq!(left, None, "the wish ends with the look that said Closed");
     app.finish().await;
 }
 
