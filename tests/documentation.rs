@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use amazon_pay_ipn::amazon_pay::reasons::REASONS;
 use amazon_pay_ipn::config;
 use amazon_pay_ipn::model::event::EventType;
 use amazon_pay_ipn::model::verdict::{Decline, Refusal};
@@ -103,6 +104,19 @@ fn every_decline_and_refusal_is_in_the_recovery_table() {
 }
 
 #[test]
+fn the_reason_codes_in_the_recovery_document_are_the_table_in_the_code() {
+    let document = read("docs/RECOVERY.md");
+    let section =
+        document.split("## Every reason code\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    let documented: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    let in_code: Vec<String> = REASONS
+        .iter()
+        .map(|reason| format!("| `{}` | {} | {} |", reason.code, reason.documented_status, reason.meaning.as_str()))
+        .collect();
+    assert_eq!(documented, in_code);
+}
+
+#[test]
 fn every_key_is_in_the_keyspace_table_and_no_other() {
     let source = read("src/store/keys.rs");
     let source = source.split("#[cfg(test)]").next().unwrap_or_default();
@@ -147,6 +161,30 @@ fn every_test_that_the_readme_names_exists() {
         assert!(!tests.is_empty(), "no test guards: {row}");
         for test in tests.iter().filter(|test| test.len() > 20) {
             assert!(code.contains(&format!("fn {test}(")), "README.md names the test {test}, which does not exist");
+        }
+    }
+}
+
+#[test]
+fn every_rule_of_the_guides_names_code_and_tests_that_exist() {
+    let document = read("docs/GUIDES.md");
+    let code: String = files("src", ".rs").into_iter().chain(files("tests", ".rs")).map(|(_, text)| text).collect();
+    let rows: Vec<&str> =
+        document.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| rule ")).collect();
+    let rules: Vec<&str> =
+        rows.iter().filter_map(|row| row.split(' ').nth(1)).filter(|name| name.starts_with('G')).collect();
+    assert_eq!(rules, (1..=20).map(|rule| format!("G{rule}")).collect::<Vec<_>>());
+    let failures = rows.len() - rules.len();
+    assert!(failures > 20, "the reported failures were not found");
+    for row in &rows {
+        let tests = code_spans(row.rsplit('|').nth(1).unwrap_or_default());
+        assert!(row.starts_with("| failure ") || !tests.is_empty(), "no test guards: {row}");
+        assert!(!row.starts_with("| G") || row.contains("](../src/"), "no code is named by: {row}");
+        for test in tests {
+            assert!(
+                code.contains(&format!("fn {test}(")),
+                "docs/GUIDES.md names the test {test}, which does not exist"
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What an answer to Create Charge means: status, headers and body, or none of them, become a [`Verdict`].
 //!
-//! Pure, total, and the only place that reads reason codes of Create Charge. The reason code decides, not the HTTP number, with
+//! Pure, total, and with its table ([`super::reasons`]) the only place that reads reason codes of Create Charge. The reason code decides, not the HTTP number, with
 //! three exceptions where the number says that the code may not be the charge's own:
 //!
 //! - 408, 425, 429 and every 5xx but 500 say that the request was not worked through to its end. Whatever their body claims, the
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use jiff::fmt::rfc2822;
 
+use super::reasons::{Meaning, meaning_of};
 use super::wire;
 use crate::model::verdict::{Decline, Refusal, Verdict};
 
@@ -68,39 +69,27 @@ pub fn classify(answer: Answer<'_>) -> Verdict {
     let shown = code.as_deref().map_or_else(|| format!("HTTP{status}"), wire::printable);
     let note = code.as_ref().map_or("", |_| shown.as_str());
 
-    // The table: the first row that fits decides.
-    match (status, code.as_deref()) {
+    // The first row that fits decides. Where the code can decide, it is the code that does, by the table of `reasons`.
+    let meaning = code.as_deref().and_then(meaning_of);
+    match (status, meaning) {
         (200..=299, _) => match body.map(wire::charge) {
             Some(Ok(charge)) => Verdict::Charge(Box::new(charge)),
             _ => ambiguous("without a readable charge id"),
         },
-        (500, Some("ProcessingFailure")) => Verdict::Declined(Decline::ProcessingFailure),
+        (500, Some(Meaning::Declined(Decline::ProcessingFailure))) => Verdict::Declined(Decline::ProcessingFailure),
         (..=399 | 408 | 425 | 429 | 500.., _) => ambiguous(note),
-        // From here on the other 4xx, where the code decides.
-        (_, Some("SoftDeclined")) => Verdict::Declined(Decline::SoftDeclined),
-        (_, Some("HardDeclined")) => Verdict::Declined(Decline::HardDeclined),
-        (_, Some("TransactionTimedOut")) => Verdict::Declined(Decline::TransactionTimedOut),
-        (_, Some("ProcessingFailure")) => Verdict::Declined(Decline::ProcessingFailure),
-        (_, Some("AmazonRejected")) => Verdict::Declined(Decline::AmazonRejected),
-        (_, Some("PeriodicAmountExceeded")) => Verdict::Refused(Refusal::MonthlyLimit),
-        (_, Some("InvalidChargePermissionStatus")) => Verdict::Refused(Refusal::PermissionStatus),
-        (
-            _,
-            Some(
-                "PaymentMethodNotAllowed"
-                | "MFANotCompleted"
-                | "TransactionAmountExceeded"
-                | "TransactionCountExceeded",
-            ),
-        ) => Verdict::Refused(Refusal::NewCheckout(shown)),
-        (_, Some("DuplicateIdempotencyKey")) => Verdict::DuplicateKey,
-        (401 | 403, _) | (_, Some("UnauthorizedAccess" | "InvalidAccountStatus" | "InvalidRequestSignature")) => {
-            Verdict::AccountFault(shown)
-        }
+        // From here on the other 4xx.
+        (_, Some(Meaning::Declined(decline))) => Verdict::Declined(decline),
+        (_, Some(Meaning::MonthlyLimit)) => Verdict::Refused(Refusal::MonthlyLimit),
+        (_, Some(Meaning::PermissionStatus)) => Verdict::Refused(Refusal::PermissionStatus),
+        (_, Some(Meaning::NewCheckout)) => Verdict::Refused(Refusal::NewCheckout(shown)),
+        (_, Some(Meaning::DuplicateKey)) => Verdict::DuplicateKey,
+        (_, Some(Meaning::AccountFault)) | (401 | 403, _) => Verdict::AccountFault(shown),
+        (_, Some(Meaning::Ambiguous)) => ambiguous(note),
         // A code that we could not read is not the same as one that is not there.
         (_, None) if body.is_none() => ambiguous("with an unreadable body"),
-        (422, _) => Verdict::Refused(Refusal::NewCheckout(shown)),
-        _ => Verdict::Refused(Refusal::NotUnderstood(shown)),
+        (422, None) => Verdict::Refused(Refusal::NewCheckout(shown)),
+        (_, Some(Meaning::Mistake) | None) => Verdict::Refused(Refusal::NotUnderstood(shown)),
     }
 }
 
@@ -124,6 +113,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::amazon_pay::reasons::REASONS;
     use crate::model::charge::ChargeState;
 
     fn reply(status: u16, body: &[u8]) -> Verdict {
@@ -148,61 +138,37 @@ mod tests {
 
     #[test]
     fn every_documented_error_has_its_verdict() {
-        for code in [
-            "InvalidHeaderValue",
-            "InvalidRequest",
-            "InvalidParameterValue",
-            "InvalidRequestFormat",
-            "MissingHeader",
-            "MissingHeaderValue",
-            "MissingParameterValue",
-            "UnrecognizedField",
-            "InvalidSandboxSimulationSpecified",
-            "InvalidParameterCombination",
-            "CurrencyMismatch",
-            "InvalidAPIVersion",
-            "CheckoutSessionCanceled",
-        ] {
-            assert_eq!(error(400, code), not_understood(code), "400 {code}");
+        for reason in REASONS {
+            let code = reason.code;
+            let verdict = error(reason.documented_status, code);
+            let expected = match reason.meaning {
+                Meaning::Declined(decline) => Verdict::Declined(decline),
+                Meaning::MonthlyLimit => Verdict::Refused(Refusal::MonthlyLimit),
+                Meaning::PermissionStatus => Verdict::Refused(Refusal::PermissionStatus),
+                Meaning::NewCheckout => new_checkout(code),
+                Meaning::DuplicateKey => Verdict::DuplicateKey,
+                Meaning::AccountFault => Verdict::AccountFault(code.to_owned()),
+                Meaning::Mistake => not_understood(code),
+                Meaning::Ambiguous => {
+                    assert!(is_ambiguous(&verdict), "{code}");
+                    continue;
+                }
+            };
+            assert_eq!(verdict, expected, "{} {code}", reason.documented_status);
         }
-        let rows = [
-            (400, "DuplicateIdempotencyKey", Verdict::DuplicateKey),
-            (400, "TransactionAmountExceeded", new_checkout("TransactionAmountExceeded")),
-            (400, "PeriodicAmountExceeded", Verdict::Refused(Refusal::MonthlyLimit)),
-            (401, "UnauthorizedAccess", Verdict::AccountFault("UnauthorizedAccess".to_owned())),
-            (403, "InvalidAccountStatus", Verdict::AccountFault("InvalidAccountStatus".to_owned())),
-            (403, "InvalidRequestSignature", Verdict::AccountFault("InvalidRequestSignature".to_owned())),
-            (404, "ResourceNotFound", not_understood("ResourceNotFound")),
-            (405, "UnsupportedOperation", not_understood("UnsupportedOperation")),
-            (405, "RequestNotSupported", not_understood("RequestNotSupported")),
-            (409, "AmountMismatch", not_understood("AmountMismatch")),
-            (422, "SoftDeclined", Verdict::Declined(Decline::SoftDeclined)),
-            (422, "HardDeclined", Verdict::Declined(Decline::HardDeclined)),
-            (422, "AmazonRejected", Verdict::Declined(Decline::AmazonRejected)),
-            (422, "TransactionTimedOut", Verdict::Declined(Decline::TransactionTimedOut)),
-            (422, "PaymentMethodNotAllowed", new_checkout("PaymentMethodNotAllowed")),
-            (422, "MFANotCompleted", new_checkout("MFANotCompleted")),
-            (422, "TransactionCountExceeded", new_checkout("TransactionCountExceeded")),
-            (422, "InvalidChargePermissionStatus", Verdict::Refused(Refusal::PermissionStatus)),
-            (422, "InvalidChargeStatus", new_checkout("InvalidChargeStatus")),
-            (422, "ChargePermissionNotModifiable", new_checkout("ChargePermissionNotModifiable")),
-            (422, "InvalidCheckoutSessionStatus", new_checkout("InvalidCheckoutSessionStatus")),
-            (500, "ProcessingFailure", Verdict::Declined(Decline::ProcessingFailure)),
-        ];
-        for (status, code, expected) in rows {
-            assert_eq!(error(status, code), expected, "{status} {code}");
+        for code in ["InvalidChargeStatus", "ChargePermissionNotModifiable", "InvalidCheckoutSessionStatus"] {
+            assert_eq!(error(422, code), new_checkout(code), "not one of Create Charge: unknown, and 422");
         }
-        for (status, code) in [
-            (425, "TooEarly"),
-            (429, "TooManyRequests"),
-            (500, "InternalServerError"),
-            (502, ""),
-            (504, ""),
-            (408, ""),
-            (503, "ServiceUnavailable"),
-        ] {
+        for (status, code) in [(425, "TooEarly"), (502, ""), (504, ""), (408, "")] {
             assert!(is_ambiguous(&error(status, code)), "{status} {code}");
         }
+    }
+
+    #[test]
+    fn a_mistake_under_401_or_403_is_the_accounts_fault_and_throttling_is_no_decline_under_any_status() {
+        assert_eq!(error(403, "InvalidParameterValue"), Verdict::AccountFault("InvalidParameterValue".to_owned()));
+        assert!(is_ambiguous(&error(400, "TooManyRequests")));
+        assert!(is_ambiguous(&error(422, "ServiceUnavailable")));
     }
 
     #[test]

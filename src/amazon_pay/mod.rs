@@ -5,12 +5,14 @@
 //!
 //! - [`client`]: the operations.
 //! - [`classify`]: an answer to Create Charge becomes a [`Verdict`](crate::model::verdict::Verdict); pure.
+//! - [`reasons`]: Amazon's reason codes, one table.
 //! - [`signing`]: `AMZN-PAY-RSASSA-PSS-V2`; pure.
 //! - `wire`: Amazon's JSON; its types never leave.
 //! - `transport`: the two HTTP clients.
 
 pub mod classify;
 pub mod client;
+pub mod reasons;
 pub mod signing;
 mod transport;
 mod wire;
