@@ -14,6 +14,7 @@ use reqwest::{Method, Url};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::classify::{Answer, classify};
+use super::reasons::{Meaning, meaning_of};
 use super::signing::{Signable, SigningError, SigningKey};
 use super::transport::{Outgoing, Reply, Transport, Way};
 use super::wire;
@@ -265,10 +266,7 @@ impl AmazonPay {
             (200..=299, _) => CloseOutcome::Done,
             (400..=499, Some("InvalidChargePermissionStatus")) => CloseOutcome::AlreadyFinal,
             (401 | 403, _) => CloseOutcome::AccountFault,
-            // The same codes say of a Create Charge that the account or its key is at fault.
-            (400, Some("InvalidRequestSignature" | "InvalidAccountStatus" | "UnauthorizedAccess")) => {
-                CloseOutcome::AccountFault
-            }
+            (_, Some(code)) if meaning_of(code) == Some(Meaning::AccountFault) => CloseOutcome::AccountFault,
             (status @ (400 | 404 | 405), code) => {
                 CloseOutcome::Refused(code.map_or_else(|| format!("HTTP {status}"), wire::printable))
             }
