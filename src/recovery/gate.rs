@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::decide::{Context, Want};
 use super::draft::Draft;
 use super::policy::{Policy, later};
 use super::reminders;
 use crate::model::charge_intent::{Outcome, Park, Stage, Trigger, Why};
 use crate::model::permission::{Look, PermissionState, PermissionView};
-use jiff::Timestamp;
 
 /// A running charge is waited for this long before the next look.
 const BUSY_DELAY: Duration = Duration::from_hours(1);
