@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 #[cfg(feature = "sandbox")]
-use amazon_pay_ipn::cli::{demo, trigger};
+use amazon_pay_ipn::cli::{demo, sandbox, trigger};
 use amazon_pay_ipn::cli::{healthcheck, init, policy, serve, verify};
 use amazon_pay_ipn::config::Given;
 use clap::{Parser, Subcommand};
@@ -29,6 +29,8 @@ enum Command {
     #[cfg(feature = "sandbox")]
     Demo,
     #[cfg(feature = "sandbox")]
+    Sandbox(Box<sandbox::SandboxArgs>),
+    #[cfg(feature = "sandbox")]
     Trigger(Box<trigger::TriggerArgs>),
 }
 
@@ -44,6 +46,8 @@ async fn main() -> ExitCode {
         Command::Healthcheck(given) => healthcheck::run(*given).await,
         #[cfg(feature = "sandbox")]
         Command::Demo => demo::run().await,
+        #[cfg(feature = "sandbox")]
+        Command::Sandbox(args) => sandbox::run(*args).await,
         #[cfg(feature = "sandbox")]
         Command::Trigger(args) => trigger::run(*args).await,
     }

@@ -25,6 +25,7 @@ use crate::model::permission::Look;
 use crate::model::verdict::Verdict;
 use crate::recovery::case::{Act, Case};
 use crate::recovery::decide::decide;
+use crate::recovery::objects::{judge, remember_owners};
 use crate::recovery::policies::Policies;
 use crate::store::reconciliations::{Claim, Claimed, Renewed};
 use crate::store::{Store, StoreError};
@@ -164,10 +165,12 @@ impl Reconciler {
             close: claim.close.clone(),
             look_asked: claim.look_asked.is_some(),
         };
-        let findings = self.gather(claim, &mut case).await?;
-        let mut decision = decide(&case, &findings, self.now(claim), &self.policies, self.environment);
+        let (findings, objects) = self.gather(claim, &mut case).await?;
+        let now = self.now(claim);
+        let mut decision = decide(&case, &findings, now, &self.policies, self.environment);
+        let swept = judge(&case, &objects, &findings.look, &mut decision, now, self.environment);
         let noted = Noted {
-            found: count_sweep(&case, &findings, &decision, self.now(claim)),
+            found: count_sweep(&case, &findings, &decision, swept, now),
             looked: matches!(findings.look, Look::Seen(_) | Look::NotFound),
         };
         log_missing_policies(&case, &decision);
@@ -203,6 +206,7 @@ impl Reconciler {
             // The notification of our own charge then costs no call.
             decision.record.remember_charge(charge.id.clone(), charge.state.as_str());
         }
+        remember_owners(&mut decision.record, decision.drafts.iter().map(|draft| &draft.intent));
         self.commit(claim, &case, &decision, noted, charge.as_ref()).await
     }
 

@@ -31,7 +31,7 @@ pub mod metric {
     /// Counter: leases that ran out before they were renewed. Should stay at zero.
     pub const LEASE_LAPSED: &str = "lease_lapsed_total";
     /// Counter: changes that the sweep found and no notification told of, by `kind`: `permission_closed`, `permission_non_chargeable`,
-    /// `permission_chargeable`, instrument, charge.
+    /// `permission_chargeable`, instrument, charge, object (a refund or a dispute).
     pub const FOUND_BY_SWEEP: &str = "found_by_sweep_total";
     /// Gauge: time since the last notification that names work was accepted, by any instance. Not there before the first.
     pub const SECONDS_SINCE_NOTIFICATION: &str = "seconds_since_notification";
@@ -105,8 +105,14 @@ pub fn start_metrics() -> PrometheusHandle {
             metrics::counter!(metric::CONNECTIONS_EVICTED, "listener" => listener).increment(0);
         }
         metrics::counter!(metric::LEASE_LAPSED).increment(0);
-        for kind in ["permission_closed", "permission_non_chargeable", "permission_chargeable", "instrument", "charge"]
-        {
+        for kind in [
+            "permission_closed",
+            "permission_non_chargeable",
+            "permission_chargeable",
+            "instrument",
+            "charge",
+            "object",
+        ] {
             metrics::counter!(metric::FOUND_BY_SWEEP, "kind" => kind).increment(0);
         }
         metrics::counter!(metric::LOOKS_FAILED).increment(0);

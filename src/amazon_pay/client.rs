@@ -4,6 +4,8 @@
 //! the signature, then the caller marks the send in its store, then [`AmazonPay::send`] consumes the signed request. Nothing here
 //! ever repeats a call; when to ask again is the caller's decision.
 
+mod objects;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

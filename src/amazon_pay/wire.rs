@@ -8,6 +8,8 @@
 //! <https://developer.amazon.com/docs/amazon-pay-api-v2/charge.html>,
 //! <https://developer.amazon.com/docs/amazon-pay-api-v2/error-handling.html>.
 
+pub(super) mod objects;
+
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -44,7 +46,7 @@ pub(super) fn permission(body: &[u8], merchant: &MerchantId) -> Result<Permissio
     };
     Ok(PermissionView {
         id,
-        kind: reply.charge_permission_type.map(|kind| match PermissionKind::from(kind.as_str()) {
+        kind: reply.charge_permission_type.map(|kind| match PermissionKind::from(kind.as_str().unwrap_or_default()) {
             PermissionKind::Other(text) => PermissionKind::Other(printable(&text)),
             known => known,
         }),
@@ -153,8 +155,9 @@ pub(super) fn close_body(reason: &str, cancel_pending_charges: bool) -> Result<V
 #[serde(rename_all = "camelCase")]
 struct PermissionReply {
     charge_permission_id: String,
-    #[serde(default, deserialize_with = "lenient")]
-    charge_permission_type: Option<String>,
+    // What is there and is no text is a kind that we do not know, not a kind that was left out.
+    #[serde(default)]
+    charge_permission_type: Option<serde_json::Value>,
     #[serde(default, deserialize_with = "lenient")]
     payment_preferences: Option<Vec<Option<PaymentPreference>>>,
     status_details: PermissionStatus,

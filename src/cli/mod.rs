@@ -6,6 +6,8 @@ pub mod healthcheck;
 pub mod init;
 mod mistakes;
 pub mod policy;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod serve;
 #[cfg(feature = "sandbox")]
 pub mod trigger;

@@ -72,7 +72,7 @@ fn ended(result: anyhow::Result<()>) -> ExitCode {
 }
 
 /// Listens from the call on; completes with the first signal.
-fn told_to_stop() -> impl Future<Output = ()> + Send {
+pub(super) fn told_to_stop() -> impl Future<Output = ()> + Send {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     async move {
         let (Ok(mut terminate), Ok(mut interrupt)) = signals else {

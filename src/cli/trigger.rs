@@ -28,7 +28,7 @@ use crate::sandbox::{
 };
 use crate::sns::TopicArn;
 use report::Report;
-use target::Target;
+pub(super) use target::Target;
 
 const DEFAULT_CERTIFICATE_BASE_URL: &str = "http://127.0.0.1:9100";
 /// Whose notifications are sent where nothing says whose.
@@ -168,7 +168,7 @@ pub async fn run(args: TriggerArgs) -> ExitCode {
             Err(error) => mistakes::fail(&error),
         };
     }
-    match Target::find(&prepared.to).await {
+    match Target::find("--to", &prepared.to).await {
         Ok(target) => match prepared.send(&target, &args).await {
             Ok((text, as_expected)) => print(&text, as_expected),
             Err(error) => mistakes::fail(&error),
@@ -341,7 +341,7 @@ fn default_target(given: &Given) -> anyhow::Result<String> {
 }
 
 /// As it is where no shell would mind, else in single quotes.
-fn for_a_shell(value: &str) -> String {
+pub(super) fn for_a_shell(value: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/.:-_,@+=".contains(&byte);
     if value.bytes().all(is_plain) { value.to_owned() } else { format!("'{}'", value.replace('\'', r"'\''")) }
 }

@@ -173,6 +173,7 @@ async fn resource(state: &ApiState, id: &ChargePermissionId) -> Result<Permissio
         waiting_notifications: stored
             .hints
             .into_iter()
+            .filter(|hint| hint.note.swept_since.is_none())
             .map(|hint| HintResource {
                 object_type: hint.object_type,
                 object_id: hint.object_id,

@@ -63,6 +63,12 @@ event_types! {
     ChargeAbandoned = "charge.abandoned",
     /// A charge of this permission that is not ours.
     ChargeUnmatched = "charge.unmatched",
+    /// The buyer has the money of a refund.
+    RefundCompleted = "refund.completed",
+    /// A refund came to nothing.
+    RefundDeclined = "refund.declined",
+    /// A dispute was filed, or something about it changed.
+    DisputeUpdated = "dispute.updated",
     /// A notification was kept aside.
     IpnQuarantined = "ipn.quarantined",
     /// A subscription was confirmed, or somebody ended it.

@@ -66,6 +66,18 @@ pub struct HintNote {
     /// Not before this time; set when a look failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
+    /// Set when no notification is behind the next look any more: the object was read, waits for Amazon since then, and is looked at
+    /// again in case its next notification is lost. A new notification takes the place of the whole note.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swept_since: Option<Timestamp>,
+}
+
+impl HintNote {
+    /// Whether the object may be looked at now.
+    #[must_use]
+    pub fn is_ready(&self, now: Timestamp) -> bool {
+        self.not_before.is_none_or(|at| at <= now)
+    }
 }
 
 impl Hint {
@@ -73,5 +85,31 @@ impl Hint {
     #[must_use]
     pub fn field(&self) -> String {
         format!("{}:{}", self.object_type.as_str(), self.object_id)
+    }
+}
+
+/// What a look at the object of a hint came to: Get Refund, Get Dispute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObjectLook<V> {
+    /// Amazon showed it.
+    Seen(V),
+    /// 400, 403 or 404: asking again is unlikely to help.
+    Refused(u16),
+    /// The account's fault (401): calling on makes no sense for now.
+    AccountFault,
+    /// No answer that says anything.
+    Failed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_of_an_earlier_version_is_read_and_one_without_a_sweep_is_written_as_before() {
+        let text = r#"{"messageId":"m","publishedAt":"2026-01-30T10:00:00Z","refusals":1}"#;
+        let note: HintNote = serde_json::from_str(text).unwrap();
+        assert_eq!((note.refusals, note.not_before, note.swept_since), (1, None, None));
+        assert_eq!(serde_json::to_string(&note).unwrap(), text);
     }
 }

@@ -82,6 +82,14 @@ id!(
     ChargeId, "a charge id (letters, digits, dashes; at most 60)", 60, alphanumeric_or_dash
 );
 id!(
+    /// A refund at Amazon. Amazon documents no grammar of this id either.
+    RefundId, "a refund id (letters, digits, dashes; at most 60)", 60, alphanumeric_or_dash
+);
+id!(
+    /// A dispute at Amazon, for example `C01-0000000-0000000-B000001`.
+    DisputeId, "a dispute id (letters, digits, dashes; at most 60)", 60, alphanumeric_or_dash
+);
+id!(
     /// Any object that a notification may name: charge permission, charge, refund or dispute.
     ObjectId, "an Amazon Pay object id (letters, digits, dashes; at most 60)", 60, alphanumeric_or_dash
 );
@@ -117,6 +125,18 @@ impl ObjectId {
     #[must_use]
     pub fn to_charge_id(&self) -> ChargeId {
         ChargeId(self.0.clone())
+    }
+
+    /// The same text as a refund id.
+    #[must_use]
+    pub fn to_refund_id(&self) -> RefundId {
+        RefundId(self.0.clone())
+    }
+
+    /// The same text as a dispute id.
+    #[must_use]
+    pub fn to_dispute_id(&self) -> DisputeId {
+        DisputeId(self.0.clone())
     }
 }
 
@@ -325,6 +345,8 @@ mod tests {
         for bad in ["", "a/b", "a b", "a\n", "{a}", "a:b", "..%2f", "ü"] {
             assert!(bad.parse::<ChargePermissionId>().is_err(), "{bad}");
             assert!(bad.parse::<ObjectId>().is_err(), "{bad}");
+            assert!(bad.parse::<RefundId>().is_err(), "{bad}");
+            assert!(bad.parse::<DisputeId>().is_err(), "{bad}");
             assert!(bad.parse::<IntentId>().is_err(), "{bad}");
         }
         assert!("x".repeat(65).parse::<IntentId>().is_err());

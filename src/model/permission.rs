@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::closing::Closing;
-use super::ids::{ChargeId, ChargePermissionId, Environment, MerchantId, hex_prefix};
+use super::ids::{ChargeId, ChargePermissionId, Environment, IntentId, MerchantId, hex_prefix};
 use super::money::Money;
 
 /// What kind of consent the permission is.
@@ -62,6 +62,19 @@ impl From<&str> for PermissionState {
     }
 }
 
+impl PermissionKind {
+    /// The kind as Amazon spells it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::OneTime => "OneTime",
+            Self::Recurring => "Recurring",
+            Self::PaymentMethodOnFile => "PaymentMethodOnFile",
+            Self::Other(text) => text,
+        }
+    }
+}
+
 impl From<&str> for PermissionKind {
     fn from(text: &str) -> Self {
         match text {
@@ -87,6 +100,11 @@ const BUYER_CAN_MEND: [&str; 7] = [
     "PaymentMethodNotSet",
     "MFAFailed",
 ];
+
+/// The reason codes of a closed permission; Amazon spells most of them in two ways.
+/// Source: <https://developer.amazon.com/docs/amazon-pay-api-v2/charge-permission.html>.
+const CLOSED_BECAUSE: [&str; 7] =
+    ["MerchantCanceled", "MerchantClosed", "BuyerCanceled", "BuyerClosed", "AmazonCanceled", "AmazonClosed", "Expired"];
 
 /// A salted digest of a payment descriptor: enough to see that the instrument changed, useless to whoever reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +158,23 @@ impl PermissionView {
             && others.all(|reason| !BUYER_CAN_MEND.contains(&reason.as_str()))
     }
 
+    /// The reason codes that this version does not know, whatever the state: they are told, and nothing new is charged on a guess.
+    pub fn unknown_reasons(&self) -> impl Iterator<Item = &str> {
+        let known = |reason: &str| {
+            reason == CHARGE_IN_PROGRESS || BUYER_CAN_MEND.contains(&reason) || CLOSED_BECAUSE.contains(&reason)
+        };
+        self.reasons.iter().map(String::as_str).filter(move |reason| !known(reason))
+    }
+
+    /// The kind of consent, if it is one that this version does not know.
+    #[must_use]
+    pub fn unknown_kind(&self) -> Option<&str> {
+        match &self.kind {
+            Some(PermissionKind::Other(text)) => Some(text),
+            _ => None,
+        }
+    }
+
     /// Whether the instrument must be mended before a charge can succeed.
     #[must_use]
     pub fn needs_the_buyer(&self) -> bool {
@@ -190,6 +225,13 @@ pub struct PermissionRecord {
     /// Charges of this permission that notifications named, with the last state announced: what is final here costs no call,
     /// what was announced is not announced twice. The oldest go first beyond [`MAX_REMEMBERED_CHARGES`].
     pub charges: BTreeMap<ChargeId, String>,
+    /// Which of our charge intents a charge was made for, so that a refund or a dispute of it can be told with its `id`. The oldest go
+    /// first beyond [`MAX_REMEMBERED_CHARGES`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub owners: BTreeMap<ChargeId, IntentId>,
+    /// Refunds and disputes that were read, by the field of their hint. See [`Self::remember_object`] for the bound.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub objects: BTreeMap<String, ObjectMemory>,
     /// Failed looks in a row, for the backoff.
     pub failed_looks: u32,
     /// Whether the last looks met an account fault that was told of.
@@ -207,6 +249,21 @@ pub struct PermissionRecord {
 
 /// How many charges a permission's record remembers.
 pub const MAX_REMEMBERED_CHARGES: usize = 50;
+/// How many refunds and disputes together a permission's record remembers.
+pub const MAX_REMEMBERED_OBJECTS: usize = 50;
+
+/// What we remember of a refund or a dispute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectMemory {
+    /// What was dealt with last, as text. Another text is news.
+    pub seen: String,
+    /// Since when it is like this.
+    pub since: Timestamp,
+    /// Whether nobody waits for it any more: it is final, or was waited for long enough.
+    #[serde(default)]
+    pub settled: bool,
+}
 
 impl PermissionRecord {
     /// Remembers that `state` of `charge` was dealt with. Charge ids of a permission ascend, so the first key is the oldest.
@@ -215,5 +272,74 @@ impl PermissionRecord {
         while self.charges.len() > MAX_REMEMBERED_CHARGES {
             self.charges.pop_first();
         }
+    }
+
+    /// Remembers which intent a charge was made for.
+    pub fn remember_owner(&mut self, charge: ChargeId, intent: IntentId) {
+        self.owners.insert(charge, intent);
+        while self.owners.len() > MAX_REMEMBERED_CHARGES {
+            self.owners.pop_first();
+        }
+    }
+
+    /// Remembers what was dealt with of a refund or a dispute. Beyond [`MAX_REMEMBERED_OBJECTS`] those that nobody waits for go first,
+    /// then the oldest. False: all that are remembered are waited for, and so would this one be; it is not remembered.
+    pub fn remember_object(&mut self, field: String, memory: ObjectMemory) -> bool {
+        if !self.objects.contains_key(&field) && self.objects.len() >= MAX_REMEMBERED_OBJECTS {
+            let first = self.objects.iter().min_by_key(|(_, memory)| (!memory.settled, memory.since));
+            let Some((first, leaves)) = first.map(|(field, first)| (field.clone(), first.settled || memory.settled))
+            else {
+                return false;
+            };
+            if !leaves {
+                return false;
+            }
+            self.objects.remove(&first);
+        }
+        self.objects.insert(field, memory);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(settled: bool, second: i64) -> ObjectMemory {
+        ObjectMemory { seen: "x".to_owned(), since: Timestamp::from_second(second).unwrap(), settled }
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_read_and_one_without_refunds_is_written_as_before() {
+        let text = r#"{"state":"Chargeable","reasons":[],"kind":"Recurring","instrument":null,"lookedAt":null,"charges":{"C01-1-C1":"Captured"},"failedLooks":0,"accountFault":false}"#;
+        let record: PermissionRecord = serde_json::from_str(text).unwrap();
+        assert_eq!((record.charges.len(), record.owners.len(), record.objects.len()), (1, 0, 0));
+        assert_eq!(serde_json::to_string(&record).unwrap(), text);
+    }
+
+    #[test]
+    fn objects_that_nobody_waits_for_are_forgotten_first_and_those_waited_for_are_not_pushed_out_by_another() {
+        let mut record = PermissionRecord::default();
+        for n in 0..MAX_REMEMBERED_OBJECTS {
+            let n = i64::try_from(n).unwrap();
+            assert!(record.remember_object(format!("REFUND:{n}"), memory(n == 30, n)));
+        }
+        assert!(record.remember_object("REFUND:new".to_owned(), memory(false, 100)));
+        assert!(!record.objects.contains_key("REFUND:30"), "it was settled");
+        assert!(!record.remember_object("REFUND:newer".to_owned(), memory(false, 101)));
+        assert!(record.remember_object("REFUND:5".to_owned(), memory(false, 102)), "what is known keeps its place");
+        assert!(record.remember_object("REFUND:final".to_owned(), memory(true, 103)));
+        assert!(!record.objects.contains_key("REFUND:0"), "the oldest gives way to what would be told twice");
+        assert_eq!(record.objects.len(), MAX_REMEMBERED_OBJECTS);
+    }
+
+    #[test]
+    fn owners_are_bounded_and_the_oldest_go_first() {
+        let mut record = PermissionRecord::default();
+        for n in 0..=MAX_REMEMBERED_CHARGES {
+            record.remember_owner(format!("C01-1-C{n:06}").parse().unwrap(), "renewal".parse().unwrap());
+        }
+        assert_eq!(record.owners.len(), MAX_REMEMBERED_CHARGES);
+        assert!(!record.owners.contains_key(&"C01-1-C000000".parse().unwrap()));
     }
 }

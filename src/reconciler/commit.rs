@@ -12,7 +12,7 @@ use crate::recovery::closing;
 use crate::recovery::draft::Draft;
 use crate::recovery::due::due;
 use crate::recovery::policy::later;
-use crate::recovery::sweep::{SILENCE_CHANGES, SILENCE_SPAN, found_by_sweep, silence};
+use crate::recovery::sweep::{Found, SILENCE_CHANGES, SILENCE_SPAN, found_by_sweep, silence};
 use crate::store::StoreError;
 use crate::store::reconciliations::{Claim, Commit, Committed, HintChange, Unheard};
 use crate::telemetry::metric;
@@ -118,9 +118,16 @@ fn has_due_time(intent: &ChargeIntent) -> bool {
     !intent.stage().is_terminal() && !matches!(intent.stage(), Stage::Held { .. })
 }
 
-/// Counts the changes that no notification told us of: the sweep found them.
-pub(super) fn count_sweep(case: &Case, findings: &Findings, decision: &Decision, now: Timestamp) -> usize {
-    let found = found_by_sweep(case, findings, decision, now);
+/// Counts the changes that no notification told us of: the sweep found them. `of_objects`: those of refunds and disputes.
+pub(super) fn count_sweep(
+    case: &Case,
+    findings: &Findings,
+    decision: &Decision,
+    of_objects: usize,
+    now: Timestamp,
+) -> usize {
+    let mut found = found_by_sweep(case, findings, decision, now);
+    found.resize(found.len() + of_objects, Found::Object);
     for kind in &found {
         metrics::counter!(metric::FOUND_BY_SWEEP, "kind" => kind.as_str()).increment(1);
         info!(permission = %case.permission, kind = kind.as_str(), "a change was found by the sweep, not by a notification");

@@ -3,13 +3,14 @@
 use super::{Reconciler, Stop};
 use crate::model::charge::ChargeLook;
 use crate::model::permission::Look;
-use crate::recovery::case::{Case, Findings};
+use crate::recovery::case::{Case, Findings, Plan};
+use crate::recovery::objects::ObjectFindings;
 use crate::recovery::plan::plan;
 use crate::store::reconciliations::Claim;
 
 impl Reconciler {
     /// The GETs that the hints and the due work ask for. Ended intents that a charge names join the case.
-    pub(super) async fn gather(&self, claim: &Claim, case: &mut Case) -> Result<Findings, Stop> {
+    pub(super) async fn gather(&self, claim: &Claim, case: &mut Case) -> Result<(Findings, ObjectFindings), Stop> {
         let plan = plan(case, self.now(claim));
         let look = if plan.permission {
             self.before_call(claim).await?;
@@ -18,9 +19,9 @@ impl Reconciler {
             Look::NotAsked
         };
         let mut charges = Vec::with_capacity(plan.charges.len());
-        for charge in plan.charges {
+        for charge in &plan.charges {
             self.before_call(claim).await?;
-            let found = self.amazon.charge(&charge).await;
+            let found = self.amazon.charge(charge).await;
             if let ChargeLook::Seen(view) = &found
                 && let Some(tag) = &view.tag
                 && !case.intents.iter().any(|intent| intent.id == tag.intent)
@@ -29,8 +30,32 @@ impl Reconciler {
             {
                 case.intents.push(ended.intent);
             }
-            charges.push((charge, found));
+            charges.push((charge.clone(), found));
         }
-        Ok(Findings { look, charges, may_act: true })
+        let objects = if look == Look::AccountFault {
+            // Refused a moment ago: calling on makes no sense for now.
+            ObjectFindings::default()
+        } else {
+            self.gather_objects(claim, &plan).await?
+        };
+        Ok((Findings { look, charges, may_act: true }, objects))
+    }
+
+    /// Get Refund and Get Dispute, until the account is refused.
+    async fn gather_objects(&self, claim: &Claim, plan: &Plan) -> Result<ObjectFindings, Stop> {
+        let mut found = ObjectFindings::default();
+        for id in &plan.refunds {
+            if !found.met_account_fault() {
+                self.before_call(claim).await?;
+                found.refunds.push((id.clone(), self.amazon.refund(id).await));
+            }
+        }
+        for id in &plan.disputes {
+            if !found.met_account_fault() {
+                self.before_call(claim).await?;
+                found.disputes.push((id.clone(), self.amazon.dispute(id).await));
+            }
+        }
+        Ok(found)
     }
 }

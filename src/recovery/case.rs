@@ -8,7 +8,7 @@ use crate::model::charge_intent::ChargeIntent;
 use crate::model::closing::CloseWish;
 use crate::model::event::Event;
 use crate::model::hint::{Hint, HintNote};
-use crate::model::ids::{ChargeId, ChargePermissionId};
+use crate::model::ids::{ChargeId, ChargePermissionId, DisputeId, RefundId};
 use crate::model::permission::{Look, PermissionRecord};
 
 /// Everything that is stored about a charge permission, as one claim reads it.
@@ -37,6 +37,10 @@ pub struct Plan {
     pub permission: bool,
     /// Get Charge, for each of these.
     pub charges: Vec<ChargeId>,
+    /// Get Refund, for each of these.
+    pub refunds: Vec<RefundId>,
+    /// Get Dispute, for each of these.
+    pub disputes: Vec<DisputeId>,
 }
 
 /// What was found.

@@ -276,12 +276,7 @@ pub(super) fn reengage(kind: Option<&PermissionKind>) -> &'static str {
 /// The kind of consent in words, for events.
 #[must_use]
 pub fn kind_text(kind: Option<&PermissionKind>) -> Option<&str> {
-    match kind? {
-        PermissionKind::OneTime => Some("OneTime"),
-        PermissionKind::Recurring => Some("Recurring"),
-        PermissionKind::PaymentMethodOnFile => Some("PaymentMethodOnFile"),
-        PermissionKind::Other(text) => Some(text),
-    }
+    kind.map(PermissionKind::as_str)
 }
 
 #[cfg(test)]

@@ -90,7 +90,15 @@ fn release_if_mended(draft: &mut Draft, since: Timestamp, park: Park, context: &
 fn gate(draft: &mut Draft, at: Timestamp, context: &Context<'_>) -> Want {
     let (now, policy) = (context.now, context.policy_of(draft));
     match context.look {
+        Look::Seen(view) if view.unknown_kind().is_some() => {
+            draft.park_for_attention(now, "ChargePermissionTypeUnknown");
+            Want::Nothing
+        }
         Look::Seen(view) => match &view.state {
+            PermissionState::Chargeable if view.unknown_reasons().next().is_some() => {
+                draft.park_for_attention(now, &view.reasons.join(", "));
+                Want::Nothing
+            }
             PermissionState::Chargeable if at <= now && view.release_environment.is_none() => {
                 draft.park_for_attention(now, "ReleaseEnvironmentMissing");
                 Want::Nothing

@@ -19,15 +19,13 @@ const MAX_REFUSALS: u32 = 5;
 pub(super) fn newest_permission_hint(case: &Case, now: Timestamp) -> Option<Timestamp> {
     case.hints
         .iter()
-        .filter(|hint| {
-            hint.object_type == ObjectType::ChargePermission && hint.note.not_before.is_none_or(|at| at <= now)
-        })
+        .filter(|hint| hint.object_type == ObjectType::ChargePermission && hint.note.is_ready(now))
         .map(|hint| hint.note.published_at)
         .max()
 }
 
 pub(super) fn fate(hint: &Hint, case: &Case, findings: &Findings, foreign: bool, now: Timestamp) -> HintFate {
-    if hint.note.not_before.is_some_and(|at| at > now) {
+    if !hint.note.is_ready(now) {
         return HintFate::Keep;
     }
     if foreign {
@@ -45,6 +43,10 @@ pub(super) fn fate(hint: &Hint, case: &Case, findings: &Findings, foreign: bool,
             Some((_, ChargeLook::Failed)) => HintFate::Defer(deferred(hint, hint.note.refusals, now)),
         };
     }
+    // What becomes of a refund or a dispute says [`super::objects::judge`].
+    if matches!(hint.object_type, ObjectType::Refund | ObjectType::Chargeback) {
+        return HintFate::Keep;
+    }
     match findings.look {
         Look::Seen(_) => HintFate::Done,
         Look::NotFound => refused(hint, "404", now),
@@ -57,7 +59,7 @@ pub(super) fn fate(hint: &Hint, case: &Case, findings: &Findings, foreign: bool,
     }
 }
 
-fn refused(hint: &Hint, status: &str, now: Timestamp) -> HintFate {
+pub(super) fn refused(hint: &Hint, status: &str, now: Timestamp) -> HintFate {
     let refusals = hint.note.refusals.saturating_add(1);
     if refusals >= MAX_REFUSALS {
         HintFate::Quarantine(format!("Amazon answered {status} to {refusals} looks"))

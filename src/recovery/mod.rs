@@ -8,6 +8,7 @@
 //! - [`closing`]: the wish to close a permission. [`reminders`]: asking the buyer again. [`sweep`]: what was found without a notification.
 //! - [`settle`]: what the answer to a send does to its intent.
 //! - [`found`]: what a charge found at Amazon does to the intent it was made for.
+//! - [`objects`]: what is told of refunds and disputes, and when they are looked at again.
 //!
 //! Nothing here is async, reads a clock or draws a random number: time and jitter are values.
 
@@ -20,6 +21,7 @@ pub mod explain;
 pub mod found;
 mod gate;
 mod hints;
+pub mod objects;
 pub mod permission;
 pub mod plan;
 pub mod policies;

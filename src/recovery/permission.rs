@@ -6,7 +6,7 @@ use serde_json::json;
 use super::draft::{About, kind_text, reengage};
 use crate::model::event::{Event, EventType};
 use crate::model::ids::{ChargePermissionId, Environment, IntentId};
-use crate::model::permission::{Look, PermissionRecord, PermissionState, PermissionView};
+use crate::model::permission::{Look, PermissionKind, PermissionRecord, PermissionState, PermissionView};
 
 /// What a look's events depend on besides the look.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,7 @@ pub fn observe(
     if changed && (!first_look || told.heard || view.state != PermissionState::Chargeable) {
         events.push(state_event(permission, view, told.open));
     }
+    events.extend(not_understood(record, permission, view));
     if let (Some(before), Some(after)) = (&record.instrument, &view.instrument)
         && before != after
     {
@@ -60,6 +61,29 @@ pub fn observe(
     record.acted = false;
     if view.state == PermissionState::Closed {
         record.closed_at = record.closed_at.or(Some(now));
+    }
+    events
+}
+
+/// What a look shows that this version does not know: told when it appears, not with every look. Nothing new is charged meanwhile, which
+/// the gate before each number sees to.
+fn not_understood(record: &PermissionRecord, permission: &ChargePermissionId, view: &PermissionView) -> Vec<Event> {
+    let facts = || {
+        json!({
+            "chargePermissionId": permission,
+            "chargePermissionType": kind_text(view.kind.as_ref()),
+            "state": view.state,
+            "reasonCodes": view.reasons,
+        })
+    };
+    let mut events = Vec::new();
+    if view.unknown_reasons().any(|reason| !record.reasons.iter().any(|known| known == reason)) {
+        let message = "Amazon gives a reason for the state of a charge permission that is not known here";
+        events.push(Event::attention("unknown_permission_reason", message, facts()));
+    }
+    if view.unknown_kind().is_some() && record.kind != view.kind {
+        let message = "Amazon reports a kind of charge permission that is not known here: it is not charged";
+        events.push(Event::attention("unknown_permission_kind", message, facts()));
     }
     events
 }
@@ -94,8 +118,13 @@ fn state_event(permission: &ChargePermissionId, view: &PermissionView, open: &[I
         PermissionState::NonChargeable => EventType::PermissionNonChargeable,
         PermissionState::Closed => {
             data["closedBy"] = json!(closed_by(&view.reasons));
-            data["whatToDo"] = json!(reengage(view.kind.as_ref()));
             data["openCharges"] = json!(open);
+            // A completed order needs nothing.
+            if is_order_completed(view) {
+                data["orderCompleted"] = json!(true);
+            } else {
+                data["whatToDo"] = json!(reengage(view.kind.as_ref()));
+            }
             EventType::PermissionClosed
         }
         PermissionState::Other(_) => {
@@ -123,4 +152,9 @@ pub fn closed_by(reasons: &[String]) -> &'static str {
         }
     }
     "unknown"
+}
+
+/// Whether a one-time permission is closed because its order is complete: nothing was canceled.
+fn is_order_completed(view: &PermissionView) -> bool {
+    view.kind == Some(PermissionKind::OneTime) && view.reasons.iter().any(|reason| reason == "AmazonClosed")
 }

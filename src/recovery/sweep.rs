@@ -34,16 +34,19 @@ pub enum Found {
     Instrument,
     /// A charge that was pending or authorised has moved on.
     Charge,
+    /// A refund or a dispute has moved on.
+    Object,
 }
 
 impl Found {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::PermissionClosed,
         Self::PermissionNonChargeable,
         Self::PermissionChargeable,
         Self::Instrument,
         Self::Charge,
+        Self::Object,
     ];
 
     /// The label of the metric.
@@ -55,6 +58,7 @@ impl Found {
             Self::PermissionChargeable => "permission_chargeable",
             Self::Instrument => "instrument",
             Self::Charge => "charge",
+            Self::Object => "object",
         }
     }
 }
@@ -63,7 +67,9 @@ impl Found {
 /// look or for a closing, and it was not the look before or after a send of our own, which changes permissions too.
 #[must_use]
 pub fn found_by_sweep(case: &Case, findings: &Findings, decision: &Decision, now: Timestamp) -> Vec<Found> {
-    if !case.hints.is_empty() || case.look_asked || case.close.is_some() {
+    // What the sweep keeps of a refund or a dispute is no notification.
+    let heard = case.hints.iter().any(|hint| hint.note.swept_since.is_none());
+    if heard || case.look_asked || case.close.is_some() {
         return Vec::new();
     }
     let mut found = Vec::new();

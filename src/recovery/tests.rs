@@ -4,6 +4,8 @@
 mod closing;
 mod decisions;
 mod endings;
+mod not_understood;
+mod objects;
 mod policies;
 mod properties;
 mod reminders;
@@ -148,7 +150,8 @@ fn silence() -> Verdict {
 }
 
 fn hint(object_type: ObjectType, object: &str, published_at: Timestamp) -> Hint {
-    let note = HintNote { message_id: "m-1".to_owned(), published_at, refusals: 0, not_before: None };
+    let note =
+        HintNote { message_id: "m-1".to_owned(), published_at, refusals: 0, not_before: None, swept_since: None };
     Hint { object_type, object_id: object.parse().unwrap(), note }
 }
 

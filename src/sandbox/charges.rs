@@ -1,9 +1,12 @@
 //! Charges: what Create, Capture, Cancel and Get do, under each of the readings of Amazon's idempotency.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
 
 use super::Reading;
+use super::agenda::{Due, SIMULATED_DECISION_AFTER};
 use super::ledger::{Books, Charge, ChargeState, Kept};
 use super::permissions::{CHARGE_IN_PROGRESS, Permission, PermissionState};
 use super::wire::{Answer, CaptureRequest, ChargeRequest, Price, Refusal};
@@ -45,6 +48,18 @@ impl DeclineCode {
         }
     }
 
+    /// Every reason of a decline.
+    pub const ALL: [Self; 8] = [
+        Self::SoftDeclined,
+        Self::HardDeclined,
+        Self::AmazonRejected,
+        Self::TransactionTimedOut,
+        Self::ProcessingFailure,
+        Self::PaymentMethodNotAllowed,
+        Self::MfaNotCompleted,
+        Self::TransactionCountExceeded,
+    ];
+
     fn status(self) -> u16 {
         if self == Self::ProcessingFailure { 500 } else { 422 }
     }
@@ -65,6 +80,19 @@ impl DeclineCode {
     }
 }
 
+impl std::str::FromStr for DeclineCode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|code| code.as_str() == text);
+        found.ok_or_else(|| format!("expected the reason code of a decline such as SoftDeclined, got {text:?}"))
+    }
+}
+
+/// Why a charge may be Canceled: the documented reason codes.
+pub const CANCELED_REASONS: [&str; 5] =
+    ["ExpiredUnused", "AmazonCanceled", "MerchantCanceled", "ChargePermissionCanceled", "BuyerCanceled"];
+
 /// What one evaluation of Create Charge or Capture Charge does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -74,8 +102,12 @@ pub enum Outcome {
     Authorize,
     /// `AuthorizationInitiated` if the merchant can handle that, else declines as timed out.
     Pend,
+    /// As [`Outcome::Pend`], decided after 30 s: authorised (captured, if that was asked for) or declined.
+    PendThen(Option<DeclineCode>),
     /// `CaptureInitiated`.
     PendCapture,
+    /// As [`Outcome::PendCapture`], decided after 30 s: captured or declined.
+    PendCaptureThen(Option<DeclineCode>),
     /// Declines, with the usual effect on the permission.
     Decline(DeclineCode),
     /// Declines and leaves the permission as it is.
@@ -84,6 +116,27 @@ pub enum Outcome {
     DeclineTurningNonChargeable(DeclineCode),
     /// Answers with any status and reason code, known or not, and makes no charge.
     Answer(u16, String),
+}
+
+impl Outcome {
+    /// What the payment method of Amazon's sandbox wallet with this ending does: 0701 pends and is authorised, 4354 pends and is
+    /// declined, each only for who can handle that.
+    fn of_card(descriptor: Option<&str>, request: &ChargeRequest) -> Self {
+        let ends_in = |digits: &str| descriptor.is_some_and(|text| text.contains(digits));
+        match () {
+            () if request.can_pend && ends_in("0701") => Self::PendThen(None),
+            () if request.can_pend && ends_in("4354") => Self::PendThen(Some(DeclineCode::HardDeclined)),
+            () => Self::Capture,
+        }
+    }
+
+    /// After which time Amazon decides what this leaves pending, and how; `None` if somebody else has to.
+    fn decision(&self, settle_after: Option<Duration>) -> Option<(Duration, Option<DeclineCode>)> {
+        match self {
+            Self::PendThen(decline) | Self::PendCaptureThen(decline) => Some((SIMULATED_DECISION_AFTER, *decline)),
+            _ => settle_after.map(|time| (time, None)),
+        }
+    }
 }
 
 /// What an evaluation comes to, before anything is written.
@@ -95,11 +148,11 @@ enum Verdict {
 }
 
 const CAPTURE_IS_ASYNCHRONOUS_AFTER: SignedDuration = SignedDuration::from_hours(7 * 24);
-const AUTHORIZATION_EXPIRES_AFTER: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// The outcome that the header `x-amz-pay-simulation-code` orders on Create Charge.
 ///
-/// The documented codes; how the `Pending…` variants go on is not documented, so every one of them pends.
+/// The documented codes. How the `Pending…` variants are spelled is not documented, so whatever begins like that pends, and is
+/// declined after 30 s if a reason code of a decline follows (`PendingHardDeclined`), authorised otherwise.
 pub(super) fn simulated(code: &str, request: &ChargeRequest) -> Result<Outcome, Refusal> {
     match code {
         "SoftDeclined" => Ok(Outcome::Decline(DeclineCode::SoftDeclined)),
@@ -107,8 +160,10 @@ pub(super) fn simulated(code: &str, request: &ChargeRequest) -> Result<Outcome, 
         "AmazonRejected" => Ok(Outcome::Decline(DeclineCode::AmazonRejected)),
         "TransactionTimedOut" => Ok(Outcome::Decline(DeclineCode::TransactionTimedOut)),
         "CaptureInitiated" if request.capture_now => Ok(Outcome::PendCapture),
-        _ if code.starts_with("Pending") && request.can_pend => Ok(Outcome::Pend),
-        _ => Err(invalid_simulation(code)),
+        _ => match code.strip_prefix("Pending") {
+            Some(end) if request.can_pend => Ok(Outcome::PendThen(end.parse().ok())),
+            _ => Err(invalid_simulation(code)),
+        },
     }
 }
 
@@ -148,9 +203,11 @@ fn verdict(outcome: Outcome, request: &ChargeRequest) -> Verdict {
     match outcome {
         Outcome::Capture if request.capture_now => Verdict::Success(ChargeState::Captured),
         Outcome::Capture | Outcome::Authorize => Verdict::Success(ChargeState::Authorized),
-        Outcome::Pend if request.can_pend => Verdict::Success(ChargeState::AuthorizationInitiated),
-        Outcome::Pend => Verdict::Declined(DeclineCode::TransactionTimedOut, None),
-        Outcome::PendCapture => Verdict::Success(ChargeState::CaptureInitiated),
+        Outcome::Pend | Outcome::PendThen(_) if request.can_pend => {
+            Verdict::Success(ChargeState::AuthorizationInitiated)
+        }
+        Outcome::Pend | Outcome::PendThen(_) => Verdict::Declined(DeclineCode::TransactionTimedOut, None),
+        Outcome::PendCapture | Outcome::PendCaptureThen(_) => Verdict::Success(ChargeState::CaptureInitiated),
         Outcome::Decline(code) => Verdict::Declined(code, code.effect()),
         Outcome::DeclineStayingChargeable(code) => Verdict::Declined(code, None),
         Outcome::DeclineTurningNonChargeable(code) => Verdict::Declined(code, invalid_method),
@@ -184,7 +241,7 @@ impl Books {
     }
 
     /// What the idempotency key already answers, if anything.
-    fn kept_answer(&self, key: &str, fingerprint: &(String, serde_json::Value)) -> Option<Answer> {
+    pub(super) fn kept_answer(&self, key: &str, fingerprint: &(String, serde_json::Value)) -> Option<Answer> {
         let kept = self.keys.get(key)?;
         if kept.fingerprint != *fingerprint {
             let message = "The idempotency key was used before with other values";
@@ -194,7 +251,7 @@ impl Books {
         (!again).then(|| Answer { replayed: true, ..kept.answer.clone() })
     }
 
-    fn keep(&mut self, key: &str, fingerprint: (String, serde_json::Value), answer: &Answer) {
+    pub(super) fn keep(&mut self, key: &str, fingerprint: (String, serde_json::Value), answer: &Answer) {
         // An id that does not exist gives nothing to evaluate.
         if answer.status != 404 {
             self.keys.insert(key.to_owned(), Kept { fingerprint, answer: answer.clone(), pinned: false });
@@ -223,14 +280,17 @@ impl Books {
         {
             return Err(refusal);
         }
+        let by_card = Outcome::of_card(permission.descriptor.as_deref(), request);
         let scripted = self.permissions.get_mut(id).and_then(|permission| permission.script.pop_front());
-        let outcome = simulated.or(scripted).unwrap_or(Outcome::Capture);
+        let outcome = simulated.or(scripted).unwrap_or(by_card);
+        let decision = outcome.decision(self.settle_after);
         match verdict(outcome, request) {
             Verdict::Refused(refusal) => Err(refusal),
             Verdict::Success(state) => {
                 let place = self.enter(key, request, state, None, now)?;
                 if state.is_pending() {
                     self.turn(id, PermissionState::NonChargeable, &[CHARGE_IN_PROGRESS], now);
+                    self.decide_later(place, decision, now);
                 }
                 Ok(Answer::of_charge(201, &self.charges[place]))
             }
@@ -262,6 +322,9 @@ impl Books {
             state,
             reason_code: reason.map(|code| code.as_str().to_owned()),
             captured: paid.then_some(request.price.amount),
+            // With the decimals of the amount.
+            refunded: Decimal::new(0, request.price.amount.scale()),
+            refunding: Decimal::ZERO,
             soft_descriptor: request.soft_descriptor.clone(),
             created_at: now,
             updated_at: now,
@@ -269,29 +332,30 @@ impl Books {
         self.enter_charge(charge, now).ok_or_else(|| Refusal::not_found(&request.permission_id))
     }
 
-    /// The place of a charge, after letting it expire if its time has come.
-    fn find(&mut self, id: &str, now: Timestamp) -> Result<usize, Refusal> {
+    /// The place of a charge.
+    pub(super) fn find(&self, id: &str) -> Result<usize, Refusal> {
         let place = *self.charge_places.get(id).ok_or_else(|| Refusal::not_found(id))?;
-        let charge = &self.charges[place];
-        if charge.state == ChargeState::Authorized
-            && now.duration_since(charge.created_at) > AUTHORIZATION_EXPIRES_AFTER
-        {
-            self.move_charge(place, ChargeState::Canceled, Some("ExpiredUnused"), now);
-        }
         Ok(place)
     }
 
+    fn decide_later(&mut self, place: usize, decision: Option<(Duration, Option<DeclineCode>)>, now: Timestamp) {
+        if let Some((after, decline)) = decision {
+            let id = self.charges[place].id.clone();
+            self.schedule(now, after, Due::Decision(id, decline));
+        }
+    }
+
     /// Get Charge.
-    pub(super) fn get_charge(&mut self, id: &str, now: Timestamp) -> Result<Answer, Refusal> {
-        let place = self.find(id, now)?;
+    pub(super) fn get_charge(&self, id: &str) -> Result<Answer, Refusal> {
+        let place = self.find(id)?;
         Ok(Answer::of_charge(200, &self.charges[place]))
     }
 
     /// Cancel Charge.
     pub(super) fn cancel_charge(&mut self, id: &str, now: Timestamp) -> Result<Answer, Refusal> {
-        let place = self.find(id, now)?;
+        let place = self.find(id)?;
         if !matches!(self.charges[place].state, ChargeState::AuthorizationInitiated | ChargeState::Authorized) {
-            return Err(invalid_charge_status(&self.charges[place]));
+            return Err(self.charges[place].invalid_status());
         }
         self.move_charge(place, ChargeState::Canceled, Some("MerchantCanceled"), now);
         Ok(Answer::of_charge(200, &self.charges[place]))
@@ -299,12 +363,12 @@ impl Books {
 
     /// Capture Charge, its headers and body having been read.
     pub(super) fn capture_charge(&mut self, id: &str, key: &str, request: &CaptureRequest, now: Timestamp) -> Answer {
-        let place = match self.find(id, now) {
+        let place = match self.find(id) {
             Ok(place) => place,
             Err(refusal) => return refusal.into(),
         };
         if self.reading == Reading::StatusFirst && self.charges[place].state != ChargeState::Authorized {
-            return invalid_charge_status(&self.charges[place]).into();
+            return self.charges[place].invalid_status().into();
         }
         let fingerprint = (format!("/v2/charges/{id}/capture"), request.body.clone());
         if let Some(answer) = self.kept_answer(key, &fingerprint) {
@@ -318,7 +382,7 @@ impl Books {
     fn evaluate_capture(&mut self, place: usize, request: &CaptureRequest, now: Timestamp) -> Result<Answer, Refusal> {
         let charge = &self.charges[place];
         if charge.state != ChargeState::Authorized {
-            return Err(invalid_charge_status(charge));
+            return Err(charge.invalid_status());
         }
         if request.price.currency != charge.request.price.currency {
             return Err(Refusal::new(400, "CurrencyMismatch", "The currency is not the one of the charge"));
@@ -329,17 +393,22 @@ impl Books {
         let late = now.duration_since(charge.created_at) > CAPTURE_IS_ASYNCHRONOUS_AFTER;
         let permission = charge.request.permission_id.clone();
         let scripted = self.permissions.get_mut(&permission).and_then(|known| known.capture_script.pop_front());
-        let code = match scripted.unwrap_or(if late { Outcome::PendCapture } else { Outcome::Capture }) {
+        let outcome = scripted.unwrap_or(if late { Outcome::PendCapture } else { Outcome::Capture });
+        let decision = outcome.decision(self.settle_after);
+        let code = match outcome {
             Outcome::Answer(status, code) => return Err(Refusal::new(status, code, "Scripted answer")),
             Outcome::Decline(code)
             | Outcome::DeclineStayingChargeable(code)
             | Outcome::DeclineTurningNonChargeable(code) => code,
             outcome => {
-                let pending = matches!(outcome, Outcome::Pend | Outcome::PendCapture);
+                let pending = !matches!(outcome, Outcome::Capture | Outcome::Authorize);
                 let state = if pending { ChargeState::CaptureInitiated } else { ChargeState::Captured };
                 self.charges[place].captured = Some(request.price.amount);
                 self.charges[place].soft_descriptor.clone_from(&request.soft_descriptor);
                 self.move_charge(place, state, None, now);
+                if pending {
+                    self.decide_later(place, decision, now);
+                }
                 return Ok(Answer::of_charge(200, &self.charges[place]));
             }
         };
@@ -369,8 +438,4 @@ impl Books {
         }
         true
     }
-}
-
-fn invalid_charge_status(charge: &Charge) -> Refusal {
-    Refusal::new(422, "InvalidChargeStatus", format!("The charge {} is {}", charge.id, charge.state))
 }

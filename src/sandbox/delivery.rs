@@ -149,6 +149,14 @@ impl Sandbox {
         self.books(|books| books.outbox.drain(..).collect())
     }
 
+    /// Keeps the newest so many notifications that wait to be sent.
+    pub fn forget_notifications_over(&self, count: usize) {
+        self.books(|books| {
+            let over = books.outbox.len().saturating_sub(count);
+            books.outbox.drain(..over);
+        });
+    }
+
     fn requeue(&self, ipns: &[Ipn]) {
         self.books(|books| books.outbox.extend(ipns.iter().cloned()));
     }

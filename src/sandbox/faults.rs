@@ -22,9 +22,28 @@ pub enum Operation {
     GetChargePermission,
     /// `DELETE /v2/chargePermissions/{id}/close`
     CloseChargePermission,
+    /// `POST /v2/refunds`
+    CreateRefund,
+    /// `GET /v2/refunds/{id}`
+    GetRefund,
+    /// `GET /v2/disputes/{id}`
+    GetDispute,
 }
 
 impl Operation {
+    /// Every call.
+    pub const ALL: [Self; 9] = [
+        Self::CreateCharge,
+        Self::GetCharge,
+        Self::CaptureCharge,
+        Self::CancelCharge,
+        Self::GetChargePermission,
+        Self::CloseChargePermission,
+        Self::CreateRefund,
+        Self::GetRefund,
+        Self::GetDispute,
+    ];
+
     /// The name as in Amazon's documentation, without blanks.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -35,6 +54,9 @@ impl Operation {
             Self::CancelCharge => "CancelCharge",
             Self::GetChargePermission => "GetChargePermission",
             Self::CloseChargePermission => "CloseChargePermission",
+            Self::CreateRefund => "CreateRefund",
+            Self::GetRefund => "GetRefund",
+            Self::GetDispute => "GetDispute",
         }
     }
 }
@@ -70,6 +92,9 @@ pub enum Fault {
     HoldAfter(Gate),
     /// Evaluates, then answers with the status of success and a body without any of its fields.
     Garbled,
+    /// Evaluates, then answers with the first text replaced by the second wherever it stands in the body: what a later version of Amazon
+    /// Pay might say.
+    Rewritten(&'static str, &'static str),
 }
 
 impl Fault {

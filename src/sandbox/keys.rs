@@ -188,6 +188,46 @@ pub(super) fn shared() -> Result<&'static Keys, KeyError> {
     KEYS.get_or_init(generate).as_ref().map_err(Clone::clone)
 }
 
+const MERCHANT_KEY_FILE: &str = "private-key.pem";
+/// The folder of the SNS identity beside it.
+const SNS_FOLDER: &str = "sns";
+
+/// Where the keys are that a sandbox keeps in a folder.
+#[derive(Debug)]
+pub struct KeptKeys;
+
+impl KeptKeys {
+    /// The merchant's private key, PKCS#8.
+    #[must_use]
+    pub fn merchant_private_key(folder: &Path) -> PathBuf {
+        folder.join(MERCHANT_KEY_FILE)
+    }
+
+    /// The certificate that issued the signing certificate of SNS.
+    #[must_use]
+    pub fn trust_anchors(folder: &Path) -> PathBuf {
+        SnsIdentity::anchor_file(&folder.join(SNS_FOLDER))
+    }
+}
+
+/// The keys in this folder, made if it has none. They stay in memory until the process ends.
+pub(super) fn kept(folder: &Path) -> Result<&'static Keys, KeyError> {
+    let sns = SnsIdentity::open(&folder.join(SNS_FOLDER))?;
+    let path = folder.join(MERCHANT_KEY_FILE);
+    let merchant_pem = match std::fs::read_to_string(&path) {
+        Ok(pem) => pem,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let pem = pkcs8(&new_key()?)?;
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+            file.and_then(|mut file| file.write_all(pem.as_bytes())).map_err(|error| KeyError::at(&path, &error))?;
+            pem
+        }
+        Err(error) => return Err(KeyError::at(&path, &error)),
+    };
+    let merchant = RsaPrivateKey::from_pkcs8_pem(&merchant_pem).map_err(|error| KeyError::at(&path, &error))?;
+    Ok(Box::leak(Box::new(Keys { merchant, merchant_pem, sns })))
+}
+
 /// Somebody who can sign, has a certificate of the right name, but not from the trusted issuer.
 pub(super) fn forger() -> Result<&'static SnsIdentity, KeyError> {
     let make = || {

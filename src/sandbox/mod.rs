@@ -5,18 +5,24 @@
 //!
 //! What Amazon does not document is a setting here ([`Reading`]), so that every test can run under each possible answer.
 
+mod agenda;
 mod api;
 mod certificate_host;
 mod charges;
 mod connection;
+mod control;
 mod delivery;
+mod disputes;
 mod faults;
 mod keys;
 mod ledger;
 mod permissions;
 pub mod redis_server;
+mod refunds;
+mod settings;
 mod signature;
 mod sns;
+mod throttle;
 mod wire;
 
 #[cfg(test)]
@@ -24,32 +30,40 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub use certificate_host::CertificateHost;
-pub use charges::{DeclineCode, Outcome};
+pub use charges::{CANCELED_REASONS, DeclineCode, Outcome};
 pub use delivery::{Courier, DeliveryOrder};
+pub use disputes::{DisputeMove, DisputeSpec, DisputeState, LedgerDispute};
 pub use faults::{Fault, Gate, Operation};
-pub use keys::{KeyError, SnsIdentity};
+pub use keys::{KeptKeys, KeyError, SnsIdentity};
 pub use ledger::{ChargeState, Ledger, LedgerCharge, RequestRecord};
-pub use permissions::{PermissionKind, PermissionSpec, PermissionState};
+pub use permissions::{CLOSED_REASONS, NON_CHARGEABLE_REASONS, PermissionKind, PermissionSpec, PermissionState};
+pub use refunds::{LedgerRefund, RefundState};
+pub use settings::{Reading, SandboxSettings};
 pub use sns::{
-    Forgery, Ipn, Letter, MessageType, NotificationType, ObjectType, SignatureVersion, SignedMessage, Topic, topic_arn,
+    Forgery, Ipn, Letter, MessageType, NotificationType, ObjectType, SignatureVersion, SignedMessage, Topic, new_token,
+    topic_arn,
 };
+pub use throttle::{Quota, Throttle, ThrottleTable};
 pub use wire::BUYER_SECRETS;
 
 use api::App;
 use connection::{CuttableListener, Scissors};
 use ledger::Books;
 use permissions::Permission;
+use throttle::Throttling;
+use wire::Refusal;
 
+#[cfg(test)]
 use crate::clock::Clock;
 use crate::model::ids::Region;
 
@@ -73,6 +87,17 @@ pub enum SandboxError {
     /// No such charge, or nothing is pending about it.
     #[error("expected a pending charge of this sandbox, got {0}")]
     NotPending(String),
+    /// No such charge or dispute.
+    #[error("expected a {0} of this sandbox, got {1}")]
+    Unknown(&'static str, String),
+    /// As the API would refuse it.
+    #[error("{code}: {message}")]
+    Refused {
+        /// The reason code that the API would answer.
+        code: String,
+        /// What is wrong.
+        message: String,
+    },
     /// There is no connection to where a message is to go.
     #[error("nobody listens there: {0}")]
     NobodyListens(String),
@@ -81,48 +106,15 @@ pub enum SandboxError {
     Delivery(String),
 }
 
-/// What Amazon might do with an idempotency key that was used before. It is not documented which of these is true.
-///
-/// An evaluated answer is a success, a decline, or a refusal because of the permission's state, the currency or a limit. What
-/// never got that far (a malformed request, an unknown id, a wrong signature) leaves no trace under its key. Under every
-/// reading, the same key with another body is `DuplicateIdempotencyKey`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Reading {
-    /// Every evaluated answer is repeated, declines included.
-    #[default]
-    ReplayAll,
-    /// Only successes are repeated; a decline is evaluated anew.
-    ReEvaluate,
-    /// As `ReplayAll`, but the state of the permission is looked at before the key.
-    StatusFirst,
+impl SandboxError {
+    fn unknown(what: &'static str, id: &str) -> Self {
+        Self::Unknown(what, id.to_owned())
+    }
 }
 
-/// How the sandbox behaves.
-#[derive(Debug, Clone)]
-pub struct SandboxSettings {
-    /// The merchant whose account this is.
-    pub merchant_id: String,
-    /// The region of the account.
-    pub region: Region,
-    /// Where the sandbox takes the time from: share it with the service.
-    pub clock: Clock,
-    /// What happens to used idempotency keys.
-    pub reading: Reading,
-    /// How far `x-amz-pay-date` may be from now.
-    pub date_tolerance: Duration,
-}
-
-impl SandboxSettings {
-    /// A merchant in the United States, every answer replayed, five minutes of tolerance.
-    #[must_use]
-    pub fn new(clock: Clock) -> Self {
-        Self {
-            merchant_id: "A2K7NDRCTOTPW9".to_owned(),
-            region: Region::Na,
-            clock,
-            reading: Reading::default(),
-            date_tolerance: Duration::from_mins(5),
-        }
+impl From<Refusal> for SandboxError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused { code: refusal.code.into_owned(), message: refusal.message }
     }
 }
 
@@ -146,43 +138,61 @@ impl std::fmt::Debug for Sandbox {
 }
 
 impl Sandbox {
-    /// Starts on a free port of the loop-back interface.
+    /// Starts to listen.
     ///
     /// # Errors
     /// If there is no port, or keys cannot be made.
     pub async fn start(settings: SandboxSettings) -> Result<Self, SandboxError> {
-        // The first start of a process makes RSA keys, which takes too long for a thread of the runtime.
-        let keys = tokio::task::spawn_blocking(keys::shared).await.map_err(std::io::Error::other)??;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let base_url = format!("http://{}", listener.local_addr()?);
+        // New RSA keys take too long for a thread of the runtime.
+        let folder = settings.keys_folder;
+        let keys = tokio::task::spawn_blocking(move || match folder {
+            Some(folder) => keys::kept(&folder),
+            None => keys::shared(),
+        });
+        let keys = keys.await.map_err(std::io::Error::other)??;
+        let listener = TcpListener::bind(settings.listen).await?;
+        let address = listener.local_addr()?;
+        let base_url = settings.base_url.unwrap_or_else(|| match address.ip() {
+            ip if ip.is_unspecified() => format!("http://127.0.0.1:{}", address.port()),
+            _ => format!("http://{address}"),
+        });
         let region_digit = match settings.region {
             Region::Na => '1',
             Region::Eu => '2',
             Region::Jp => '3',
         };
+        let mut books = Books::new(settings.merchant_id.clone(), settings.reading, region_digit);
+        books.throttling = Throttling::new(settings.throttle);
+        books.settle_after = settings.settle_after;
         let stop = CancellationToken::new();
         let app = Arc::new(App {
             clock: settings.clock,
             region: settings.region,
             keys,
             tolerance: Mutex::new(settings.date_tolerance),
-            books: Mutex::new(Books::new(settings.merchant_id.clone(), settings.reading, region_digit)),
+            books: Mutex::new(books),
             records: broadcast::Sender::new(RECORD_BACKLOG),
             stop: stop.clone(),
             tasks: TaskTracker::new(),
         });
-        let service = api::router(Arc::clone(&app)).into_make_service_with_connect_info::<Scissors>();
-        let stopped = stop.clone().cancelled_owned();
-        let server = axum::serve(CuttableListener(listener), service).with_graceful_shutdown(stopped);
-        app.tasks.spawn(async move { server.await });
-        Ok(Self(Arc::new(Running {
+        let running = Arc::new(Running {
             topic_arn: sns::topic_arn(settings.region, &settings.merchant_id),
             merchant_id: settings.merchant_id,
             courier: Courier::new()?,
-            app,
+            app: Arc::clone(&app),
             base_url,
-            _stop_on_drop: stop.drop_guard(),
-        })))
+            _stop_on_drop: stop.clone().drop_guard(),
+        });
+        let mut router = api::router(Arc::clone(&app));
+        if let Some(clock_file) = settings.control {
+            // Weak, or the sandbox would keep itself running.
+            router = router.merge(control::router(Arc::downgrade(&running), clock_file));
+        }
+        let service = router.into_make_service_with_connect_info::<Scissors>();
+        let stopped = stop.cancelled_owned();
+        let server = axum::serve(CuttableListener(listener), service).with_graceful_shutdown(stopped);
+        app.tasks.spawn(async move { server.await });
+        Ok(Self(running))
     }
 
     /// Ends the sandbox and waits until it has; requests that are held are dropped without being evaluated.
@@ -193,7 +203,10 @@ impl Sandbox {
     }
 
     fn books<T>(&self, action: impl FnOnce(&mut Books) -> T) -> T {
-        action(&mut self.0.app.books())
+        let now = self.0.app.clock.now();
+        let mut books = self.0.app.books();
+        books.catch_up(now);
+        action(&mut books)
     }
 
     fn with_permission<T>(&self, id: &str, action: impl FnOnce(&mut Permission) -> T) -> Result<T, SandboxError> {
@@ -208,6 +221,12 @@ impl Sandbox {
     #[must_use]
     pub fn base_url(&self) -> &str {
         &self.0.base_url
+    }
+
+    /// The time, as the sandbox sees it.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.app.clock.now()
     }
 
     /// The merchant.
@@ -349,6 +368,33 @@ impl Sandbox {
     }
 }
 
+/// Charges that change without being asked to.
+impl Sandbox {
+    /// Amazon decides about a pending charge: as it was asked for, authorised or captured, or declined. Notified.
+    ///
+    /// # Errors
+    /// If nothing is pending about such a charge.
+    pub fn decide(&self, charge_id: &str, decline: Option<DeclineCode>) -> Result<(), SandboxError> {
+        let now = self.0.app.clock.now();
+        let done = self.books(|books| books.decide(charge_id, decline, now));
+        done.then_some(()).ok_or_else(|| SandboxError::NotPending(charge_id.to_owned()))
+    }
+
+    /// Puts a charge into any state, with any reason code: `Canceled` with `BuyerCanceled`, for example. Notified.
+    ///
+    /// # Errors
+    /// If there is no such charge.
+    pub fn set_charge(&self, charge_id: &str, state: ChargeState, reason: Option<&str>) -> Result<(), SandboxError> {
+        let now = self.0.app.clock.now();
+        self.books(|books| {
+            let place =
+                *books.charge_places.get(charge_id).ok_or_else(|| SandboxError::unknown("charge", charge_id))?;
+            books.move_charge(place, state, reason, now);
+            Ok(())
+        })
+    }
+}
+
 /// How Amazon and the network behave, and what has happened.
 impl Sandbox {
     /// Changes what happens to used idempotency keys.
@@ -361,6 +407,11 @@ impl Sandbox {
         *self.0.app.tolerance.lock().unwrap_or_else(PoisonError::into_inner) = tolerance;
     }
 
+    /// Throttles from now on, every bucket full, or no longer.
+    pub fn set_throttle(&self, throttle: Option<Throttle>) {
+        self.books(|books| books.throttling = Throttling::new(throttle));
+    }
+
     /// Orders a mishap for the next request of this operation that has none ordered yet.
     pub fn inject(&self, operation: Operation, fault: Fault) {
         self.books(|books| books.faults.push(operation, fault));
@@ -371,7 +422,23 @@ impl Sandbox {
         self.books(|books| books.faults.clear());
     }
 
-    /// What has truly happened.
+    /// How often an operation was answered with this status, 0 for a connection that was closed. Costs nothing, unlike
+    /// [`Sandbox::ledger`].
+    #[must_use]
+    pub fn answers(&self, operation: Operation, status: u16) -> u64 {
+        self.books(|books| books.answers.get(&(operation, status)).copied().unwrap_or_default())
+    }
+
+    /// The charges of one permission, oldest first, without looking at any other.
+    #[must_use]
+    pub fn charges_of(&self, permission: &str) -> Vec<LedgerCharge> {
+        self.books(|books| {
+            let places = books.permissions.get(permission).map(|permission| permission.charges.as_slice());
+            places.unwrap_or_default().iter().map(|place| LedgerCharge::from(&books.charges[*place])).collect()
+        })
+    }
+
+    /// What has truly happened: a copy of all of it, so not for every step of a large test.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.books(|books| books.ledger())

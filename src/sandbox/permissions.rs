@@ -1,9 +1,12 @@
 //! Charge permissions: the buyers' consents, and what buyers, Amazon and declines do to them.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 
+use super::agenda::Due;
 use super::charges::Outcome;
 use super::ledger::{Books, ChargeState};
 use super::sns::NotificationType;
@@ -37,11 +40,11 @@ impl PermissionKind {
         }
     }
 
-    /// 180 days, 13 months, or never.
-    pub(super) fn lifetime_days(self) -> Option<i64> {
+    /// 180 days, 13 months, or for ever.
+    pub(super) fn lifetime(self) -> Option<Duration> {
         match self {
-            Self::OneTime => Some(180),
-            Self::Recurring => Some(396),
+            Self::OneTime => Some(Duration::from_hours(180 * 24)),
+            Self::Recurring => Some(Duration::from_hours(396 * 24)),
             Self::PaymentMethodOnFile => None,
         }
     }
@@ -102,6 +105,22 @@ impl PermissionState {
     }
 }
 
+/// Why a permission may be NonChargeable: the documented reason codes.
+pub const NON_CHARGEABLE_REASONS: [&str; 8] = [
+    "PaymentMethodInvalid",
+    "PaymentMethodDeleted",
+    "BillingAddressDeleted",
+    "PaymentMethodExpired",
+    "PaymentMethodNotAllowed",
+    "PaymentMethodNotSet",
+    "ChargeInProgress",
+    "MFAFailed",
+];
+
+/// Why a permission may be Closed: the documented reason codes, in the older spelling and the newer.
+pub const CLOSED_REASONS: [&str; 7] =
+    ["MerchantCanceled", "MerchantClosed", "BuyerCanceled", "BuyerClosed", "AmazonCanceled", "AmazonClosed", "Expired"];
+
 /// A charge permission with its inner life.
 #[derive(Debug)]
 pub(super) struct Permission {
@@ -113,6 +132,8 @@ pub(super) struct Permission {
     pub(super) reasons: Vec<String>,
     pub(super) created_at: Timestamp,
     pub(super) updated_at: Timestamp,
+    /// When Amazon closes it.
+    pub(super) expires_at: Option<Timestamp>,
     /// What the next evaluations of Create Charge do.
     pub(super) script: std::collections::VecDeque<Outcome>,
     /// What the next evaluations of Capture Charge do.
@@ -134,6 +155,7 @@ impl Books {
     /// A new permission, Chargeable. Sends no notification: the merchant learns of it at the checkout.
     pub(super) fn create_permission(&mut self, spec: PermissionSpec, now: Timestamp) -> String {
         let id = self.next_permission_id(spec.kind.prefix());
+        let lifetime = spec.kind.lifetime();
         let permission = Permission {
             id: id.clone(),
             descriptor: Some(spec.descriptor.clone()),
@@ -142,11 +164,15 @@ impl Books {
             reasons: Vec::new(),
             created_at: now,
             updated_at: now,
+            expires_at: lifetime.and_then(|time| now.checked_add(time).ok()),
             script: std::collections::VecDeque::new(),
             capture_script: std::collections::VecDeque::new(),
             charges: Vec::new(),
         };
         self.permissions.insert(id.clone(), permission);
+        if let Some(lifetime) = lifetime {
+            self.schedule(now, lifetime, Due::PermissionEnd(id.clone()));
+        }
         id
     }
 
@@ -194,8 +220,8 @@ impl Books {
     /// Ends `ChargeInProgress` once no charge is pending any more.
     pub(super) fn settle(&mut self, id: &str, now: Timestamp) {
         let Some(permission) = self.permissions.get(id) else { return };
-        let pending = permission.charges.iter().any(|place| self.charges[*place].state.is_pending());
-        if permission.has_reason(CHARGE_IN_PROGRESS) && !pending {
+        let is_pending = |place: &usize| self.charges[*place].state.is_pending();
+        if permission.has_reason(CHARGE_IN_PROGRESS) && !permission.charges.iter().any(is_pending) {
             self.turn(id, PermissionState::Chargeable, &[], now);
         }
     }

@@ -400,7 +400,9 @@ pub(super) fn new_uuid() -> String {
     uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
 }
 
-fn new_token() -> String {
+/// Random: 128 hexadecimal digits, as long as SNS makes them.
+#[must_use]
+pub fn new_token() -> String {
     let mut bytes = [0_u8; 64];
     OsRng.fill_bytes(&mut bytes);
     data_encoding::HEXLOWER.encode(&bytes)

@@ -1,5 +1,10 @@
 //! The sandbox over HTTP, as its users meet it.
 
+mod control;
+mod refunds_and_disputes;
+mod states;
+mod throttling;
+
 use std::time::Duration;
 
 use jiff::tz::TimeZone;

@@ -145,6 +145,7 @@ impl Store {
                 published_at: inner.clock.now(),
                 refusals: 0,
                 not_before: None,
+                swept_since: None,
             },
         };
         let keys = [

@@ -13,6 +13,7 @@ mod framing;
 mod learning;
 mod listener;
 mod loss;
+mod objects;
 mod outbound;
 mod policy;
 #[path = "support/process.rs"]
@@ -24,6 +25,7 @@ mod redis_connection;
 mod redis_security;
 mod review;
 mod rows;
+mod sandbox_command;
 mod support;
 mod sweep;
 mod trigger;

@@ -8,7 +8,7 @@ mod service;
 mod stage;
 mod stories;
 mod timeline;
-mod words;
+pub(super) mod words;
 
 use std::process::ExitCode;
 use std::time::Duration;

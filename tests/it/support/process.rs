@@ -31,7 +31,7 @@ pub fn text(bytes: &[u8]) -> String {
 /// Settings of a sandbox account, as environment variables; secrets are files of the folder.
 pub struct Environment {
     pub folder: TempDir,
-    variables: Vec<(&'static str, String)>,
+    variables: Vec<(String, String)>,
 }
 
 impl Environment {
@@ -42,7 +42,7 @@ impl Environment {
             std::fs::write(&path, text).expect("a file");
             path.display().to_string()
         };
-        let variables = vec![
+        let variables = [
             ("LISTEN_ADDR", "127.0.0.1:0".to_owned()),
             ("INTERNAL_LISTEN_ADDR", "127.0.0.1:0".to_owned()),
             ("INTERNAL_API_TOKEN_FILE", write("token", TOKEN)),
@@ -54,12 +54,26 @@ impl Environment {
             ("AMAZON_PAY_API_BASE_URL", sandbox.base_url().to_owned()),
             ("SNS_TOPIC_ARNS", sandbox.topic_arn().to_owned()),
         ];
+        let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Self { folder, variables }
     }
 
+    /// The settings in a file of `NAME=value` lines, such as `sandbox` writes.
+    pub fn read(file: &Path) -> Self {
+        let text = std::fs::read_to_string(file).expect("a file of settings");
+        let lines = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+        let variables = lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self { folder: TempDir::new().expect("a folder"), variables }
+    }
+
+    pub fn value(&self, name: &str) -> &str {
+        let found = self.variables.iter().find(|(given, _)| given == name);
+        &found.unwrap_or_else(|| panic!("{name} is not set")).1
+    }
+
     pub fn set(&mut self, name: &'static str, value: String) {
-        self.variables.retain(|(given, _)| *given != name);
-        self.variables.push((name, value));
+        self.variables.retain(|(given, _)| given != name);
+        self.variables.push((name.to_owned(), value));
     }
 
     pub fn program(&self, arguments: &[&str]) -> Command {
