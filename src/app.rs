@@ -21,6 +21,7 @@ use crate::http::listener::{self, Limits};
 use crate::http::public::{self, IpnState, RequestLimits};
 use crate::model::ids::Environment;
 use crate::reconciler::Reconciler;
+use crate::recovery::reminders::link_warning;
 use crate::sns::{self, Subscriber, Verifier};
 use crate::store::Store;
 
@@ -80,6 +81,9 @@ impl App {
         let policies = Arc::new(settings.policies.clone());
         for warning in policies.warnings() {
             warn!(warning, "a recovery policy is allowed, and unwise");
+        }
+        if let Some(warning) = link_warning(settings.account.region, policies.default_policy()) {
+            warn!(warning, "where buyers are sent");
         }
         let environment = settings.account.environment;
         let reconciler = Reconciler::new(store.clone(), amazon, policies, environment, clock.clone(), shutdown.clone());

@@ -6,6 +6,7 @@
 
 mod act;
 mod capture;
+mod close;
 mod commit;
 mod gather;
 
@@ -30,7 +31,7 @@ use crate::recovery::policies::Policies;
 use crate::store::reconciliations::{Claim, Claimed, Renewed};
 use crate::store::{Store, StoreError};
 use crate::telemetry::metric;
-use commit::{count_sweep, log_missing_policies};
+use commit::{Noted, count_sweep, log_missing_policies};
 
 /// Due permissions looked at per step; the first that can be claimed is taken.
 const CANDIDATES: isize = 16;
@@ -162,12 +163,17 @@ impl Reconciler {
             record: claim.record.clone(),
             hints: claim.hints.iter().map(|(hint, _)| hint.clone()).collect(),
             intents: claim.intents.clone(),
+            close: claim.close.clone(),
+            look_asked: claim.look_asked.is_some(),
         };
         let (findings, objects) = self.gather(claim, &mut case).await?;
         let now = self.now(claim);
         let mut decision = decide(&case, &findings, now, &self.policies, self.environment);
         let swept = judge(&case, &objects, &findings.look, &mut decision, now, self.environment);
-        count_sweep(&case, &decision, swept);
+        let noted = Noted {
+            found: count_sweep(&case, &findings, &decision, swept, now),
+            looked: matches!(findings.look, Look::Seen(_) | Look::NotFound),
+        };
         log_missing_policies(&case, &decision);
         if matches!(findings.look, Look::Failed | Look::AccountFault) {
             metrics::counter!(metric::LOOKS_FAILED).increment(1);
@@ -180,8 +186,10 @@ impl Reconciler {
             _ if self.shutdown.is_cancelled() => {}
             Act::CancelCharge(index, charge) => self.cancel(claim, &mut decision, index, &charge).await?,
             Act::Capture(index) => answered = self.capture(claim, &mut decision, index).await?,
+            Act::ClosePermission => decision = self.close(claim, &case, decision).await?,
             Act::Send(index) => {
                 answered = self.send(claim, &case, &mut decision, index, &findings.look).await?;
+                decision.record.acted |= answered.is_some();
                 let resolved = decision.drafts[index].intent.number.status == NumberStatus::Fresh && answered.is_some();
                 if resolved {
                     decision = self.look_again(claim, &case, decision, index).await;
@@ -201,7 +209,7 @@ impl Reconciler {
             decision.record.remember_charge(charge.id.clone(), charge.state.as_str());
         }
         remember_owners(&mut decision.record, decision.drafts.iter().map(|draft| &draft.intent));
-        self.commit(claim, &case, &decision, charge.as_ref()).await
+        self.commit(claim, &case, &decision, noted, charge.as_ref()).await
     }
 
     /// Before each call to Amazon: the lease must outlast it.

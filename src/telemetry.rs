@@ -30,8 +30,11 @@ pub mod metric {
     pub const RECONCILIATION_SECONDS: &str = "reconciliation_seconds";
     /// Counter: leases that ran out before they were renewed. Should stay at zero.
     pub const LEASE_LAPSED: &str = "lease_lapsed_total";
-    /// Counter: changes that the sweep found and no notification told of.
+    /// Counter: changes that the sweep found and no notification told of, by `kind`: `permission_closed`, `permission_non_chargeable`,
+    /// `permission_chargeable`, instrument, charge, object (a refund or a dispute).
     pub const FOUND_BY_SWEEP: &str = "found_by_sweep_total";
+    /// Gauge: time since the last notification that names work was accepted, by any instance. Not there before the first.
+    pub const SECONDS_SINCE_NOTIFICATION: &str = "seconds_since_notification";
     /// Counter: looks at a charge permission that Amazon did not answer, or refused to this account.
     pub const LOOKS_FAILED: &str = "looks_failed_total";
     /// Counter: charges sent, by `verdict`.
@@ -50,7 +53,7 @@ pub mod metric {
     pub const CONNECTIONS_EVICTED: &str = "connections_evicted_total";
 
     /// All of them.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 17] = [
         IPN_SECONDS,
         IPN,
         IPN_REFUSED,
@@ -59,6 +62,7 @@ pub mod metric {
         RECONCILIATION_SECONDS,
         LEASE_LAPSED,
         FOUND_BY_SWEEP,
+        SECONDS_SINCE_NOTIFICATION,
         LOOKS_FAILED,
         CHARGES_SENT,
         CAPTURES_SENT,
@@ -104,7 +108,16 @@ pub fn start_metrics() -> PrometheusHandle {
             metrics::counter!(metric::CONNECTIONS_EVICTED, "listener" => listener).increment(0);
         }
         metrics::counter!(metric::LEASE_LAPSED).increment(0);
-        metrics::counter!(metric::FOUND_BY_SWEEP).increment(0);
+        for kind in [
+            "permission_closed",
+            "permission_non_chargeable",
+            "permission_chargeable",
+            "instrument",
+            "charge",
+            "object",
+        ] {
+            metrics::counter!(metric::FOUND_BY_SWEEP, "kind" => kind).increment(0);
+        }
         metrics::counter!(metric::LOOKS_FAILED).increment(0);
     }
     handle

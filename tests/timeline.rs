@@ -129,6 +129,7 @@ fn draw() -> Result<String, std::fmt::Error> {
             let fill = match step.what {
                 What::Attempt(_) | What::NewMonth(_) => "#1f6feb",
                 What::Confirmation | What::OldMonth => "#9ec5fe",
+                What::Reminder(_) => "#e8a33d",
             };
             writeln!(svg, "<circle cx=\"{:.1}\" cy=\"{y:.1}\" r=\"6\" fill=\"{fill}\"/>", x_of(from, step.earliest))?;
         }
@@ -155,7 +156,7 @@ fn draw() -> Result<String, std::fmt::Error> {
     let y = height - 16.0;
     writeln!(
         svg,
-        "<text x=\"16\" y=\"{y:.1}\" fill=\"#555555\" font-size=\"12\">dark: an attempt under a new number; light: the same number once more; dashed: waits for the buyer; ×: given up. Jitter left out.</text>"
+        "<text x=\"16\" y=\"{y:.1}\" fill=\"#555555\" font-size=\"12\">dark: an attempt under a new number; light: the same number once more; orange: the buyer is asked again; dashed: waits for the buyer; ×: given up. Jitter left out.</text>"
     )?;
     writeln!(svg, "</svg>")?;
     Ok(svg)

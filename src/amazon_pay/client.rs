@@ -16,6 +16,7 @@ use reqwest::{Method, Url};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::classify::{Answer, classify};
+use super::reasons::{Meaning, meaning_of};
 use super::signing::{Signable, SigningError, SigningKey};
 use super::transport::{Outgoing, Reply, Transport, Way};
 use super::wire;
@@ -92,6 +93,21 @@ pub enum CancelOutcome {
     Done,
     /// The charge can no longer be canceled (`InvalidChargeStatus`): read it to learn why.
     AlreadyFinal,
+    /// No answer that says anything, or a refusal that we do not know; asking again later may help.
+    Failed,
+    /// The account's fault (401, 403).
+    AccountFault,
+}
+
+/// What closing a permission came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CloseOutcome {
+    /// Amazon accepted it.
+    Done,
+    /// It cannot be closed in its state (`InvalidChargePermissionStatus`): it probably is closed.
+    AlreadyFinal,
+    /// Amazon calls the request wrong (other 400, 404, 405), with this code: the same again would be too.
+    Refused(String),
     /// No answer that says anything, or a refusal that we do not know; asking again later may help.
     Failed,
     /// The account's fault (401, 403).
@@ -252,6 +268,33 @@ impl AmazonPay {
             (400..=499, Some("InvalidChargeStatus")) => CancelOutcome::AlreadyFinal,
             (401 | 403, _) => CancelOutcome::AccountFault,
             _ => CancelOutcome::Failed,
+        }
+    }
+
+    /// Close Charge Permission: no charge is possible afterwards. `reason` is for the merchant's records and is cut at 255 characters.
+    pub async fn close_charge_permission(
+        &self,
+        id: &ChargePermissionId,
+        reason: &str,
+        cancel_pending: bool,
+    ) -> CloseOutcome {
+        const OPERATION: &str = "close_charge_permission";
+        let now = self.inner.clock.now();
+        let path = format!("chargePermissions/{id}/close");
+        let outgoing = wire::close_body(reason, cancel_pending)
+            .map_err(|_| ClientError::Body)
+            .and_then(|body| self.prepare(OPERATION, Method::DELETE, &path, body, None, now));
+        let Some(reply) = self.call(OPERATION, outgoing).await else { return CloseOutcome::Failed };
+        let code = reply.body.as_deref().and_then(wire::reason_code);
+        match (reply.status, code.as_deref()) {
+            (200..=299, _) => CloseOutcome::Done,
+            (400..=499, Some("InvalidChargePermissionStatus")) => CloseOutcome::AlreadyFinal,
+            (401 | 403, _) => CloseOutcome::AccountFault,
+            (_, Some(code)) if meaning_of(code) == Some(Meaning::AccountFault) => CloseOutcome::AccountFault,
+            (status @ (400 | 404 | 405), code) => {
+                CloseOutcome::Refused(code.map_or_else(|| format!("HTTP {status}"), wire::printable))
+            }
+            _ => CloseOutcome::Failed,
         }
     }
 

@@ -21,4 +21,4 @@ mod wire;
 #[cfg(feature = "sandbox")]
 mod test_key;
 
-pub use client::{AmazonPay, CancelOutcome, ClientError, ClientSettings, DEFAULT_TIMEOUT, SignedRequest};
+pub use client::{AmazonPay, CancelOutcome, ClientError, ClientSettings, CloseOutcome, DEFAULT_TIMEOUT, SignedRequest};

@@ -153,6 +153,12 @@ pub(super) fn cancel_body(reason: &str) -> Result<Vec<u8>, WireError> {
     Ok(serde_json::to_vec(&CancelBody { cancellation_reason })?)
 }
 
+/// The body of Close Charge Permission.
+pub(super) fn close_body(reason: &str, cancel_pending_charges: bool) -> Result<Vec<u8>, WireError> {
+    let closure_reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
+    Ok(serde_json::to_vec(&CloseBody { closure_reason, cancel_pending_charges })?)
+}
+
 // No Debug on what Amazon sends: nothing can print a payment descriptor by accident.
 
 #[derive(Deserialize)]
@@ -320,6 +326,13 @@ struct CaptureBody<'a> {
 #[serde(rename_all = "camelCase")]
 struct CancelBody {
     cancellation_reason: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CloseBody {
+    closure_reason: String,
+    cancel_pending_charges: bool,
 }
 
 /// Reads a field, or takes it as absent if it is not of the expected shape.

@@ -237,9 +237,11 @@ impl Report<'_> {
                     What::Confirmation => ("confirmation", None, None),
                     What::OldMonth => ("old_month", None, None),
                     What::NewMonth(turn) => ("new_month", None, Some(turn)),
+                    What::Reminder(_) => ("reminder", None, None),
                 };
+                let reminder = if let What::Reminder(number) = step.what { Some(number) } else { None };
                 present(json!({
-                    "what": kind, "attempt": attempt, "turn": turn,
+                    "what": kind, "attempt": attempt, "turn": turn, "reminder": reminder,
                     "earliest": step.earliest, "latest": step.latest,
                     "localEarliest": self.local_in_full(step.earliest),
                     "localLatest": step.latest.and_then(|at| self.local_in_full(at)),
@@ -284,6 +286,7 @@ fn what(what: What) -> String {
         What::Confirmation => "same number, to confirm".to_owned(),
         What::OldMonth => "again, then every 2 h until 36 h after the turn".to_owned(),
         What::NewMonth(turn) => format!("in the month from {}", seconds(turn)),
+        What::Reminder(number) => format!("reminder {number} to the buyer"),
     }
 }
 

@@ -154,6 +154,7 @@ impl FileReader {
                 _ => self.mistake(&path, format!("is not known; expected one of {POLICY_KEYS}")),
             }
         }
+        self.reminders_within(path, stated, policy);
         let states_them = stated.contains_key("quiet_hours") || stated.contains_key("time_zone");
         let whole = quiet.is_none() || policy.time_zone.is_some() || stated.contains_key("time_zone");
         // What is wrong with the default is not said again of each that inherits it.
@@ -183,11 +184,44 @@ impl FileReader {
             let path = format!("{path}.{}", part(key));
             match key.as_str() {
                 "window" => self.set_some(&mut policy.hard_window, Self::span(WINDOW), &path, value),
-                "schedule" | "max_attempts" => {
-                    self.mistake(&path, "does not exist here: a hard decline waits for the buyer; expected window");
-                }
-                _ => self.mistake(&path, "is not known; expected window"),
+                "reminders" => self.reminders(&path, value, &mut policy.reminders),
+                "schedule" | "max_attempts" => self.mistake(
+                    &path,
+                    "does not exist here: a hard decline waits for the buyer; expected window or reminders",
+                ),
+                _ => self.mistake(&path, "is not known; expected window or reminders"),
             }
+        }
+    }
+
+    /// Each is later than the one before; an empty list is none.
+    fn reminders(&mut self, path: &str, value: &Value, reminders: &mut Vec<Duration>) {
+        match value {
+            Value::Array(waits) if waits.is_empty() => reminders.clear(),
+            Value::Array(waits) if waits.len() > MAX_WAITS => {
+                self.mistake(path, format!("expected at most {MAX_WAITS} durations, got {}", waits.len()));
+            }
+            _ => self.schedule(path, value, reminders),
+        }
+        if let Some(index) = reminders.windows(2).position(|pair| pair[0] >= pair[1]) {
+            self.mistake(&format!("{path}[{}]", index + 1), "expected a later time than the one before");
+        }
+    }
+
+    /// What is stated of reminders must be within the time that is waited for the buyer, which may be stated after them. Inherited ones
+    /// that are not are left out.
+    fn reminders_within(&mut self, path: &str, stated: &Table, policy: &Policy) {
+        let stated = stated.get("hard_declined").and_then(Value::as_table);
+        if !stated.is_some_and(|stated| stated.contains_key("reminders")) {
+            return;
+        }
+        let most = policy.hard_window.map_or(policy.window, |window| window.min(policy.window));
+        if let Some(index) = policy.reminders.iter().position(|wait| *wait >= most) {
+            let most = humantime::format_duration(most);
+            self.mistake(
+                &format!("{path}.hard_declined.reminders[{index}]"),
+                format!("expected less than {most}, for which the buyer is waited for"),
+            );
         }
     }
 
@@ -385,7 +419,7 @@ mod tests {
             jitter = { percent = 25, cap = "30m" }
             soft_declined = { schedule = ["1d", "1d 12h"], max_attempts = 4, window = "10d" }
             processing_failure = { schedule = ["20m"], max_attempts = 6, window = "2d" }
-            hard_declined = { window = "14d" }
+            hard_declined = { window = "14d", reminders = ["2d", "1w"] }
             month = { max_parks = 1, spread = "0s" }
             "#,
         );
@@ -401,6 +435,7 @@ mod tests {
             soft: Retries { schedule: vec![DAY, 36 * HOUR], max_attempts: Some(4), window: Some(10 * DAY) },
             failure: Retries { schedule: vec![20 * MINUTE], max_attempts: Some(6), window: Some(2 * DAY) },
             hard_window: Some(14 * DAY),
+            reminders: vec![2 * DAY, 7 * DAY],
             max_month_parks: 1,
             month_spread: Duration::ZERO,
             ..base()
@@ -480,7 +515,7 @@ mod tests {
                 "policies.default: is taken: charges without a policy go by [default]",
                 "policies.empty.soft_declined.schedule: expected 1 to 20 durations, got 0",
                 "policies.gentle.hard_declined.schedule: does not exist here: a hard decline waits for the buyer; \
-                 expected window",
+                 expected window or reminders",
                 "policies.gentle.month.max_parks: expected a number from 0 to 12, got -1",
                 "policies.gentle.month.spread: expected a duration such as 3d, got \"1M\"",
                 "policies.gentle.processing_failure: expected a table, got 7",
@@ -496,6 +531,27 @@ mod tests {
                  \"07:00-07:00\"",
             ]
         );
+    }
+
+    #[test]
+    fn reminders_ascend_are_at_most_twenty_and_come_before_the_wait_for_the_buyer_ends() {
+        let one = |reminders: &str| wrong(&format!("[default.hard_declined]\nreminders = {reminders}"));
+        assert!(one("[]").is_empty() && one("['1m', '29d 23h']").is_empty());
+        assert!(read("[default.hard_declined]\nreminders = []").default_policy().reminders.is_empty());
+        let path = "default.hard_declined.reminders";
+        assert_eq!(one("['3d', '3d']"), [format!("{path}[1]: expected a later time than the one before")]);
+        assert_eq!(
+            one("['3d', '30d']"),
+            [format!("{path}[1]: expected less than 30days, for which the buyer is waited for")]
+        );
+        assert_eq!(one("['1s']"), [format!("{path}[0]: expected 1m to 60d, got \"1s\"")]);
+        let many = format!("[{}]", (1..=21).map(|day| format!("'{day}d'")).collect::<Vec<_>>().join(", "));
+        assert_eq!(one(&many), [format!("{path}: expected at most 20 durations, got 21")]);
+        assert_eq!(one("3").len(), 1);
+        // The window may be stated after them, and in another place; inherited ones are left out instead.
+        let short = "[default.hard_declined]\nreminders = ['3d', '9d']\nwindow = '8d'";
+        assert_eq!(wrong(short), [format!("{path}[1]: expected less than 8days, for which the buyer is waited for")]);
+        assert!(wrong("[policies.short]\nwindow = '2d'").is_empty());
     }
 
     #[test]

@@ -148,6 +148,9 @@ pub(super) async fn submit(
                     .to_owned(),
             ));
         }
+        Submitted::Closing => {
+            return Err(Problem::Conflict("the closing of this charge permission was asked for".to_owned()));
+        }
         Submitted::TooMany => {
             return Err(Problem::Conflict("this charge permission has too many open charges".to_owned()));
         }

@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 use tower_http::timeout::TimeoutLayer;
 
 use super::problem::Problem;
-use super::{capture, charges, stop};
+use super::{capture, charge_permissions, charges, stop};
 use crate::clock::Clock;
 use crate::model::ids::Account;
 use crate::recovery::policies::Policies;
@@ -63,6 +63,9 @@ pub fn router(state: ApiState) -> Router {
         .route("/charges", post(charges::submit))
         .route("/charges/{id}", get(charges::show).delete(charges::cancel))
         .route("/charges/{id}/capture", post(capture::request))
+        .route("/charge-permissions/{id}", get(charge_permissions::show))
+        .route("/charge-permissions/{id}/close", post(charge_permissions::close))
+        .route("/charge-permissions/{id}/reconcile", post(charge_permissions::reconcile))
         .route("/stop", get(stop::show).post(stop::throw).delete(stop::lift))
         .route_layer(from_fn_with_state(state.clone(), authorize));
     Router::new()
@@ -103,6 +106,7 @@ async fn ready(State(state): State<ApiState>) -> Response {
         Err(error) => return Problem::from(error).into_response(),
     };
     let (ready, complaints) = (!server.is_replica, server.complaints());
+    let complaints: Vec<String> = complaints.into_iter().chain(account.complaint()).collect();
     let body = json!({
         "ready": ready,
         "stoppedSince": account.stopped_since,
@@ -125,6 +129,11 @@ async fn metrics_page(State(state): State<ApiState>) -> Response {
             #[expect(clippy::cast_precision_loss, reason = "a level is far below 2^52")]
             metrics::gauge!(metric::LEVEL, "what" => what).set(level as f64);
         }
+    }
+    if let Ok(account) = state.0.store.account().await
+        && let Some(since) = account.since_notification
+    {
+        metrics::gauge!(metric::SECONDS_SINCE_NOTIFICATION).set(since.as_secs_f64());
     }
     state.0.metrics.run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.0.metrics.render()).into_response()

@@ -3,6 +3,7 @@
 
 mod capture;
 mod charge_body;
+pub mod charge_permissions;
 pub mod charges;
 pub mod internal;
 mod ipn_body;

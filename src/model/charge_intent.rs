@@ -302,6 +302,17 @@ pub struct Progress {
     /// When the capture is sent next; `None` as long as nothing came of the wish.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture_plan: Option<CapturePlan>,
+    /// Reminders that the buyer was due since the park began.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reminders_sent: u32,
+    /// No reminder before this time: it was late, and it was quiet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remind_after: Option<Timestamp>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Progress {
@@ -328,6 +339,8 @@ impl Progress {
             authorized_at: None,
             expiring_told: false,
             capture_plan: None,
+            reminders_sent: 0,
+            remind_after: None,
         }
     }
 

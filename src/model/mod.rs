@@ -6,6 +6,7 @@ pub mod capture;
 pub mod charge;
 pub mod charge_intent;
 pub mod charge_request;
+pub mod closing;
 pub mod dispute;
 pub mod event;
 pub mod hint;

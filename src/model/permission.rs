@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::closing::Closing;
 use super::ids::{ChargeId, ChargePermissionId, Environment, IntentId, MerchantId, hex_prefix};
 use super::money::Money;
 
@@ -235,6 +236,15 @@ pub struct PermissionRecord {
     pub failed_looks: u32,
     /// Whether the last looks met an account fault that was told of.
     pub account_fault: bool,
+    /// When Closed was first seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closed_at: Option<Timestamp>,
+    /// How far the caller's wish to close it has come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closing: Option<Closing>,
+    /// Whether a send of ours was answered since the last look: what the next look finds may be our own doing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub acted: bool,
 }
 
 /// How many charges a permission's record remembers.

@@ -7,16 +7,27 @@ use super::{NOTHING_CHANGED_DELAY, Reconciler, Stop};
 use crate::model::charge::ChargeView;
 use crate::model::charge_intent::{ChargeIntent, Stage};
 use crate::model::hint::Hint;
-use crate::recovery::case::{Case, Decision, HintFate};
+use crate::recovery::case::{Case, Decision, Findings, HintFate};
+use crate::recovery::closing;
 use crate::recovery::draft::Draft;
 use crate::recovery::due::due;
 use crate::recovery::policy::later;
+use crate::recovery::sweep::{Found, SILENCE_CHANGES, SILENCE_SPAN, found_by_sweep, silence};
 use crate::store::StoreError;
-use crate::store::reconciliations::{Claim, Commit, Committed, HintChange};
+use crate::store::reconciliations::{Claim, Commit, Committed, HintChange, Unheard};
 use crate::telemetry::metric;
 
 /// Tries of a commit while Redis does not answer.
 const COMMIT_TRIES: u32 = 3;
+
+/// What the looks of a reconciliation came to, besides its decision.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Noted {
+    /// Changes that the sweep found.
+    pub(super) found: usize,
+    /// Whether Amazon answered a look at the permission.
+    pub(super) looked: bool,
+}
 
 impl Reconciler {
     /// Writes the decision. A success whose lease was lost is noted for whoever holds it now.
@@ -25,9 +36,10 @@ impl Reconciler {
         claim: &Claim,
         case: &Case,
         decision: &Decision,
+        noted: Noted,
         charge: Option<&ChargeView>,
     ) -> Result<(), Stop> {
-        let commit = self.commit_of(claim, case, decision);
+        let commit = self.commit_of(claim, case, decision, noted);
         let mut tries = 0;
         let committed = loop {
             tries += 1;
@@ -48,7 +60,13 @@ impl Reconciler {
         Err(Stop::LostLease)
     }
 
-    pub(super) fn commit_of<'a>(&self, claim: &'a Claim, case: &'a Case, decision: &'a Decision) -> Commit<'a> {
+    pub(super) fn commit_of<'a>(
+        &self,
+        claim: &'a Claim,
+        case: &'a Case,
+        decision: &'a Decision,
+        noted: Noted,
+    ) -> Commit<'a> {
         let now = self.now(claim);
         let with_due = |Draft { intent, events, .. }: &'a Draft| {
             (intent, due(intent, self.policies.of(intent)), events.as_slice())
@@ -64,7 +82,12 @@ impl Reconciler {
             .collect();
         let hints_due =
             claim.hints.iter().zip(&decision.hints).filter_map(|((hint, _), fate)| due_of(hint, fate, now)).min();
-        let idle = intents.is_empty() && hints.is_empty() && decision.not_before.is_none();
+        // A look that somebody asked for stays asked for until Amazon answers one.
+        let look_asked = claim.look_asked.as_deref().filter(|_| noted.looked);
+        let asked_again = (claim.look_asked.is_some() && !noted.looked).then(|| decision.not_before.unwrap_or(now));
+        let hints_due = [hints_due, asked_again, closing::due(&decision.record)].into_iter().flatten().min();
+        let moved = case.record.closing != decision.record.closing || look_asked.is_some();
+        let idle = intents.is_empty() && hints.is_empty() && decision.not_before.is_none() && !moved;
         if idle {
             // Due, and nothing to do: the due times on record are of another policy, or of before a stop.
             intents = decision.drafts.iter().filter(|draft| has_due_time(&draft.intent)).map(with_due).collect();
@@ -78,6 +101,13 @@ impl Reconciler {
             hints_due,
             intents,
             not_before,
+            look_asked,
+            unheard: (noted.found > 0).then(|| Unheard {
+                found: noted.found,
+                changes: SILENCE_CHANGES,
+                span: SILENCE_SPAN,
+                event: silence(),
+            }),
         }
     }
 }
@@ -88,19 +118,21 @@ fn has_due_time(intent: &ChargeIntent) -> bool {
     !intent.stage().is_terminal() && !matches!(intent.stage(), Stage::Held { .. })
 }
 
-/// A change that no notification told us of: the sweep found it.
-pub(super) fn count_sweep(case: &Case, decision: &Decision, of_objects: usize) {
-    for _ in 0..of_objects {
-        metrics::counter!(metric::FOUND_BY_SWEEP).increment(1);
-        info!(permission = %case.permission, "a refund or a dispute was found changed by the sweep, not by a notification");
+/// Counts the changes that no notification told us of: the sweep found them. `of_objects`: those of refunds and disputes.
+pub(super) fn count_sweep(
+    case: &Case,
+    findings: &Findings,
+    decision: &Decision,
+    of_objects: usize,
+    now: Timestamp,
+) -> usize {
+    let mut found = found_by_sweep(case, findings, decision, now);
+    found.resize(found.len() + of_objects, Found::Object);
+    for kind in &found {
+        metrics::counter!(metric::FOUND_BY_SWEEP, "kind" => kind.as_str()).increment(1);
+        info!(permission = %case.permission, kind = kind.as_str(), "a change was found by the sweep, not by a notification");
     }
-    let known = case.record.state.is_some();
-    // What the sweep keeps of a refund or a dispute is no notification.
-    let heard = case.hints.iter().any(|hint| hint.note.swept_since.is_none());
-    if known && !heard && case.record.state != decision.record.state {
-        metrics::counter!(metric::FOUND_BY_SWEEP).increment(1);
-        info!(permission = %case.permission, "a change was found by the sweep, not by a notification");
-    }
+    found.len()
 }
 
 /// The alert tells the other systems, and this whoever reads the log; once like it.

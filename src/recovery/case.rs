@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::draft::Draft;
 use crate::model::charge::ChargeLook;
 use crate::model::charge_intent::ChargeIntent;
+use crate::model::closing::CloseWish;
 use crate::model::event::Event;
 use crate::model::hint::{Hint, HintNote};
 use crate::model::ids::{ChargeId, ChargePermissionId, DisputeId, RefundId};
@@ -23,6 +24,10 @@ pub struct Case {
     pub hints: Vec<Hint>,
     /// The open intents, oldest first; after gathering also ended ones that a charge names.
     pub intents: Vec<ChargeIntent>,
+    /// The caller's wish that the permission be closed.
+    pub close: Option<CloseWish>,
+    /// Whether somebody asked for a look. That says nothing about what changed.
+    pub look_asked: bool,
 }
 
 /// What is to be looked at.
@@ -60,6 +65,8 @@ pub enum Act {
     Capture(usize),
     /// Cancel the authorisation of the intent at this index.
     CancelCharge(usize, ChargeId),
+    /// Close the permission, as [`Case::close`] says.
+    ClosePermission,
 }
 
 /// What becomes of a hint.

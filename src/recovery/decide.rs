@@ -13,13 +13,14 @@ use super::draft::Draft;
 use super::due::{not_before, plan_next_look};
 use super::gate::advance_fresh;
 use super::hints::{fate, newest_permission_hint};
+use super::permission::Told;
 use super::policies::Policies;
 use super::policy::{Policy, later};
-use super::{authorization, found, permission};
+use super::{authorization, closing, found, permission};
 use crate::model::charge::ChargeLook;
 use crate::model::charge_intent::{NumberStatus, Outcome, Stage, Why};
 use crate::model::event::Event;
-use crate::model::ids::{ChargeId, Environment};
+use crate::model::ids::{ChargeId, Environment, IntentId};
 use crate::model::permission::{Look, PermissionRecord, PermissionState};
 
 /// A pending charge is alerted on after this, and held after [`PENDING_HELD`].
@@ -70,12 +71,27 @@ fn go_on(
         policies.miss(draft);
     }
     if !foreign {
-        events = permission::observe(&mut record, &case.permission, &findings.look, heard_at.is_some(), now);
+        let told = Told { heard: heard_at.is_some(), open: &open_ids(&drafts) };
+        events = permission::observe(&mut record, &case.permission, &findings.look, &told, now);
+        for draft in &mut drafts {
+            draft.about = permission::about(&record, closed);
+        }
         apply_charges(&mut drafts, &mut record, &mut events, findings, now, policies, ours);
     }
-    let charges = findings.charges.as_slice();
-    let reasons = record.reasons.clone();
-    let context = Context { now, policies, look: &findings.look, closed, reasons, heard_at, charges, ours };
+    let turn = closing::turn(&mut record, case, closed, foreign, findings, now, &mut events);
+    let context = Context {
+        now,
+        policies,
+        look: &findings.look,
+        closed,
+        newly_closed: closed && !case.closed,
+        closed_at: record.closed_at,
+        closing_until: turn.until(),
+        heard_at,
+        charges: findings.charges.as_slice(),
+        ours,
+    };
+
     let mut wants: Vec<(usize, Want)> = Vec::new();
     for (index, draft) in drafts.iter_mut().enumerate() {
         let want = if foreign { stop_foreign(draft, now) } else { advance(draft, &context) };
@@ -88,16 +104,31 @@ fn go_on(
         wants.push((index, want));
     }
     // While the account is at fault the look was the probe; nothing else is called.
-    let act = if findings.may_act && findings.look != Look::AccountFault {
-        choose(&mut drafts, &wants, now, policies)
-    } else {
+    let act = if !findings.may_act || findings.look == Look::AccountFault {
         Act::Nothing
+    } else if turn.is_now() {
+        after_the_closing(&mut drafts, &wants, now);
+        Act::ClosePermission
+    } else {
+        choose(&mut drafts, &wants, now, policies)
     };
     for draft in &mut drafts {
         events.append(&mut draft.alerts);
     }
     let hints = case.hints.iter().map(|hint| fate(hint, case, findings, foreign, now)).collect();
     Decision { drafts, not_before: not_before(&record, &findings.look, now), record, closed, events, hints, act }
+}
+
+/// The charges that have not ended.
+fn open_ids(drafts: &[Draft]) -> Vec<IntentId> {
+    drafts.iter().filter(|draft| !draft.intent.stage().is_terminal()).map(|draft| draft.intent.id.clone()).collect()
+}
+
+/// The closing takes this turn; what else was to be done at Amazon has the next.
+fn after_the_closing(drafts: &mut [Draft], wants: &[(usize, Want)], now: Timestamp) {
+    for (index, _) in wants.iter().filter(|(_, want)| *want != Want::Nothing) {
+        drafts[*index].intent.progress.look_at = Some(now);
+    }
 }
 
 /// Lets each charge found do what it does to its intent; tells of those that are not ours. What was dealt with is remembered.
@@ -149,7 +180,11 @@ pub(super) struct Context<'a> {
     pub(super) policies: &'a Policies,
     pub(super) look: &'a Look,
     pub(super) closed: bool,
-    pub(super) reasons: Vec<String>,
+    /// Whether that was not known before.
+    pub(super) newly_closed: bool,
+    pub(super) closed_at: Option<Timestamp>,
+    /// Its closing was asked for: no send before this time.
+    pub(super) closing_until: Option<Timestamp>,
     pub(super) heard_at: Option<Timestamp>,
     pub(super) charges: &'a [(ChargeId, ChargeLook)],
     pub(super) ours: Environment,
@@ -227,7 +262,12 @@ fn advance_repeat(draft: &mut Draft, at: Timestamp, why: Why, context: &Context<
         return Want::Nothing;
     }
     match draft.intent.stage() {
-        Stage::Scheduled { at: planned, .. } if *planned <= context.now && at <= context.now => Want::Repeat,
+        Stage::Scheduled { at: planned, .. } if *planned <= context.now && at <= context.now => {
+            // First the permission is closed at Amazon: what is found out after that can no longer be a new charge.
+            let Some(until) = context.closing_until else { return Want::Repeat };
+            draft.defer(until);
+            Want::Nothing
+        }
         _ => Want::Nothing,
     }
 }

@@ -25,13 +25,26 @@ pub struct Draft {
     pub alerts: Vec<Event>,
     /// An authorisation that appeared after the intent was canceled: to be canceled at Amazon.
     pub left_over: Option<ChargeId>,
+    /// What the events say about the permission.
+    pub about: About,
+}
+
+/// What is known about the permission of a charge that is being decided about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// The kind of consent.
+    pub kind: Option<PermissionKind>,
+    /// Who closed it, once it is closed.
+    pub closed_by: Option<&'static str>,
+    /// The reasons of its state.
+    pub reasons: Vec<String>,
 }
 
 impl Draft {
     /// Starts from what is stored.
     #[must_use]
     pub fn new(intent: ChargeIntent) -> Self {
-        Self { intent, events: Vec::new(), alerts: Vec::new(), left_over: None }
+        Self { intent, events: Vec::new(), alerts: Vec::new(), left_over: None, about: About::default() }
     }
 
     /// Adds an event about the intent as it is now.
@@ -79,14 +92,22 @@ impl Draft {
         non_chargeable_seen: bool,
     ) {
         let park = Park::Instrument { baseline, non_chargeable_seen, echo_look_at: None };
+        self.intent.progress.reminders_sent = 0;
+        self.intent.progress.remind_after = None;
         self.enter(Stage::Parked { since: now, park });
         let reason = self.intent.progress.last_reason.clone();
         self.tell(EventType::ChargeParked, json!({ "for": "instrument", "reasonCode": reason }));
+        self.ask_the_buyer(policy, None);
+    }
+
+    /// Asks for an update of the instrument; `reminder` counts from 1.
+    pub(super) fn ask_the_buyer(&mut self, policy: &Policy, reminder: Option<u32>) {
         let extra = json!({
             "action": "update_payment_method",
-            "reasonCode": reason,
+            "reasonCode": self.intent.progress.last_reason,
             "updateUrl": policy.update_link(&self.intent),
             "before": policy.attempts_end(&self.intent),
+            "reminder": reminder,
         });
         self.tell(EventType::ChargeActionRequired, extra);
     }
@@ -198,7 +219,11 @@ impl Draft {
     pub fn abandon_with(&mut self, now: Timestamp, reason: &str, outcome: Outcome, extra: Value) {
         let outcome = self.certain(outcome);
         self.enter(Stage::Abandoned { at: now, reason: reason.to_owned(), outcome });
-        let mut data = json!({ "reason": reason, "outcome": outcome, "whatToDo": what_to_do(reason, outcome) });
+        let mut data = json!({ "reason": reason, "outcome": outcome, "whatToDo": what_to_do(reason, outcome, self.about.kind.as_ref()) });
+        if let Some(by) = self.about.closed_by {
+            data["closedBy"] = json!(by);
+            data["reasonCodes"] = json!(self.about.reasons);
+        }
         if let (Some(data), Value::Object(extra)) = (data.as_object_mut(), extra) {
             data.extend(extra);
         }
@@ -235,7 +260,7 @@ impl Draft {
 }
 
 /// What the merchant does about an abandoned charge (guides REC G9, G18; SW G16).
-fn what_to_do(reason: &str, outcome: Outcome) -> &'static str {
+fn what_to_do(reason: &str, outcome: Outcome, kind: Option<&PermissionKind>) -> &'static str {
     if outcome == Outcome::Unverified {
         return "look in Seller Central whether a charge exists before charging in another way";
     }
@@ -245,7 +270,19 @@ fn what_to_do(reason: &str, outcome: Outcome) -> &'static str {
         }
         "TransactionAmountExceeded" => "charge a smaller amount, or ask for another payment method",
         "PeriodicAmountExceeded" => "the monthly limit stays in the way: ask for another payment method",
-        _ => {
+        _ => reengage(kind),
+    }
+}
+
+/// What brings a consent back (guides REC G9, G16, G18; SW G16).
+pub(super) fn reengage(kind: Option<&PermissionKind>) -> &'static str {
+    match kind {
+        Some(PermissionKind::Recurring) => "re-engage the buyer before the next cycle: a new checkout is needed",
+        Some(PermissionKind::PaymentMethodOnFile) => {
+            "re-engage the buyer before the next charge: the Saved Wallet has to be set up again"
+        }
+        Some(PermissionKind::OneTime) => "ask the buyer for a new checkout",
+        None | Some(PermissionKind::Other(_)) => {
             "re-engage the buyer before the next cycle: a new checkout (recurring), or setting up the Saved Wallet again"
         }
     }

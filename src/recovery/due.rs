@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use super::authorization::next_look;
 use super::decide::{ACCOUNT_PROBE, Context};
 use super::draft::Draft;
-use super::policy::{Policy, Sweep, later};
+use super::policy::{DAY, Policy, Sweep, later};
+use super::reminders;
 use crate::model::charge::ChargeLook;
 use crate::model::charge_intent::{ChargeIntent, Park, Stage};
 use crate::model::ids::ChargeId;
@@ -47,7 +48,22 @@ pub(super) fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
         // A charge that there was no call left for stays due.
         _ if !asks_for_permission && !read && look_at.is_some() => {}
         _ if look_at.is_none_or(|at| at <= now) => *look_at = Some(next),
-        _ => {}
+        // What was planned for another stage may be far off: a plan that became a park is looked at as one that is parked.
+        _ => *look_at = look_at.map(|at| at.min(next)),
+    }
+    // A reminder follows a look.
+    if let Some(at) = reminders::next_at(&draft.intent, context.policy_of(draft)).filter(|at| *at > now) {
+        let look_at = &mut draft.intent.progress.look_at;
+        *look_at = Some(look_at.map_or(at, |next| next.min(at)));
+    }
+    // With its permission a charge may be canceled: soon after the closing it is looked at more often.
+    if let Some(closed_at) = context.closed_at.filter(|_| !asks_for_permission) {
+        let next = if read { Sweep::Pending(closed_at).next(now) } else { now };
+        let unread = !read && context.newly_closed;
+        if unread || (read && now < later(closed_at, DAY)) {
+            let look_at = &mut draft.intent.progress.look_at;
+            *look_at = Some(look_at.map_or(next, |at| at.min(next)));
+        }
     }
 }
 

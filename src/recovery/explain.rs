@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::draft::Draft;
 use super::policy::{Lot, MONTH_DOUBT, Policy, later};
+use super::reminders;
 use super::settle::settle;
 use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Park, Progress, Stage, Why};
 use crate::model::charge_request::ChargeRequest;
@@ -30,6 +31,8 @@ pub enum What {
     OldMonth,
     /// An attempt in the month that begins then.
     NewMonth(Timestamp),
+    /// The buyer is asked for the n-th time again, from 1.
+    Reminder(u32),
 }
 
 /// How it ends.
@@ -162,6 +165,8 @@ fn walk(verdict: &Verdict, from: Timestamp, policy: &Policy, id: Option<&IntentI
             }
         };
     }
+    let reminders = reminders::of_park(&draft.intent, policy);
+    steps.extend(reminders.into_iter().map(|(number, at)| (What::Reminder(number), at)));
     let end = end_of(&draft.intent, verdict, policy);
     Walk { steps, end }
 }

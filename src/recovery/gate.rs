@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::json;
 
 use super::decide::{Context, Want};
 use super::draft::Draft;
-use super::permission;
 use super::policy::{Policy, later};
+use super::reminders;
 use crate::model::charge_intent::{Outcome, Park, Stage, Trigger, Why};
 use crate::model::permission::{Look, PermissionState, PermissionView};
 
@@ -27,8 +26,7 @@ pub(super) fn advance_fresh(draft: &mut Draft, context: &Context<'_>) -> Want {
         return Want::Nothing;
     }
     if context.closed {
-        let extra = json!({ "closedBy": permission::closed_by(&context.reasons), "reasonCodes": context.reasons });
-        draft.abandon_with(now, "charge_permission_closed", Outcome::Verified, extra);
+        draft.abandon(now, "charge_permission_closed", Outcome::Verified);
         return Want::Nothing;
     }
     let policy = context.policy_of(draft);
@@ -38,8 +36,19 @@ pub(super) fn advance_fresh(draft: &mut Draft, context: &Context<'_>) -> Want {
         draft.abandon(now, &reason, Outcome::Verified);
         return Want::Nothing;
     }
+    if let Some(until) = context.closing_until {
+        // Its closing was asked for: nothing new is sent and nobody is asked for anything, whatever comes of it.
+        if matches!(draft.intent.stage(), Stage::Scheduled { at, .. } if *at <= now) {
+            draft.defer(until);
+        }
+        if let Stage::Parked { park: Park::Instrument { echo_look_at, .. }, .. } = &mut draft.intent.progress.stage {
+            *echo_look_at = None;
+        }
+        return Want::Nothing;
+    }
     if let Stage::Parked { since, park } = draft.intent.stage().clone() {
         release_if_mended(draft, since, park, context);
+        reminders::remind(draft, context);
     }
     match draft.intent.stage() {
         Stage::Scheduled { at, .. } => gate(draft, *at, context),

@@ -5,6 +5,7 @@
 //! - [`explain`]: what a policy comes to, as a list of times.
 //! - [`plan`]: what to look at. [`decide`]: one charge permission at a time, what to do. [`case`]: the values they take and give.
 //! - [`due`]: when an intent needs attention next.
+//! - [`closing`]: the wish to close a permission. [`reminders`]: asking the buyer again. [`sweep`]: what was found without a notification.
 //! - [`settle`]: what the answer to a send does to its intent.
 //! - [`capture`]: what the answer to a capture does; [`authorization`]: what waits for one, is canceled, or lapses.
 //! - [`found`]: what a charge found at Amazon does to the intent it was made for.
@@ -15,6 +16,7 @@
 pub mod authorization;
 pub mod capture;
 pub mod case;
+pub mod closing;
 pub mod decide;
 pub mod draft;
 pub mod due;
@@ -28,7 +30,9 @@ pub mod plan;
 pub mod policies;
 pub mod policy;
 pub mod quiet;
+pub mod reminders;
 pub mod settle;
+pub mod sweep;
 
 #[cfg(test)]
 mod tests;

@@ -3,17 +3,33 @@
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::draft::kind_text;
+use super::draft::{About, kind_text, reengage};
 use crate::model::event::{Event, EventType};
-use crate::model::ids::{ChargePermissionId, Environment};
+use crate::model::ids::{ChargePermissionId, Environment, IntentId};
 use crate::model::permission::{Look, PermissionKind, PermissionRecord, PermissionState, PermissionView};
 
-/// Brings the record up to date and returns what is to be told. `heard` says whether a notification named the permission.
+/// What a look's events depend on besides the look.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'a> {
+    /// Whether a notification named the permission.
+    pub heard: bool,
+    /// The charges that have not ended.
+    pub open: &'a [IntentId],
+}
+
+/// What the events of a charge say about its permission, so far as we know it.
+#[must_use]
+pub fn about(record: &PermissionRecord, closed: bool) -> About {
+    let by = closed.then(|| closed_by(&record.reasons));
+    About { kind: record.kind.clone(), closed_by: by, reasons: record.reasons.clone() }
+}
+
+/// Brings the record up to date and returns what is to be told.
 pub fn observe(
     record: &mut PermissionRecord,
     permission: &ChargePermissionId,
     look: &Look,
-    heard: bool,
+    told: &Told<'_>,
     now: Timestamp,
 ) -> Vec<Event> {
     let Some(view) = look.view() else {
@@ -23,8 +39,8 @@ pub fn observe(
     let first_look = record.state.is_none();
     let changed = record.state.as_ref() != Some(&view.state) || record.reasons != view.reasons;
     // A first look that finds an ordinary permission is no news, unless somebody told us to look.
-    if changed && (!first_look || heard || view.state != PermissionState::Chargeable) {
-        events.push(state_event(permission, view));
+    if changed && (!first_look || told.heard || view.state != PermissionState::Chargeable) {
+        events.push(state_event(permission, view, told.open));
     }
     events.extend(not_understood(record, permission, view));
     if let (Some(before), Some(after)) = (&record.instrument, &view.instrument)
@@ -42,6 +58,10 @@ pub fn observe(
     record.looked_at = Some(now);
     record.failed_looks = 0;
     record.account_fault = false;
+    record.acted = false;
+    if view.state == PermissionState::Closed {
+        record.closed_at = record.closed_at.or(Some(now));
+    }
     events
 }
 
@@ -86,7 +106,7 @@ pub fn is_foreign(view: &PermissionView, ours: Environment) -> bool {
     view.release_environment.is_some_and(|theirs| theirs != ours)
 }
 
-fn state_event(permission: &ChargePermissionId, view: &PermissionView) -> Event {
+fn state_event(permission: &ChargePermissionId, view: &PermissionView, open: &[IntentId]) -> Event {
     let mut data = json!({
         "chargePermissionId": permission,
         "chargePermissionType": kind_text(view.kind.as_ref()),
@@ -98,8 +118,12 @@ fn state_event(permission: &ChargePermissionId, view: &PermissionView) -> Event 
         PermissionState::NonChargeable => EventType::PermissionNonChargeable,
         PermissionState::Closed => {
             data["closedBy"] = json!(closed_by(&view.reasons));
+            data["openCharges"] = json!(open);
+            // A completed order needs nothing.
             if is_order_completed(view) {
                 data["orderCompleted"] = json!(true);
+            } else {
+                data["whatToDo"] = json!(reengage(view.kind.as_ref()));
             }
             EventType::PermissionClosed
         }

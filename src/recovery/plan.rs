@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::case::{Case, Plan};
+use super::closing;
 use super::objects::{disputes_to_read, refunds_to_read};
 use crate::model::charge::ChargeState;
 use crate::model::charge_intent::{ChargeIntent, Park, Stage};
@@ -26,7 +27,7 @@ pub fn plan(case: &Case, now: Timestamp) -> Plan {
         .collect();
     for intent in &case.intents {
         if let Stage::Pending { charge, .. } | Stage::Authorized { charge, .. } = intent.stage()
-            && (intent.progress.look_at.is_none_or(|at| at <= now) || captures_now(intent, now))
+            && (case.look_asked || intent.progress.look_at.is_none_or(|at| at <= now) || captures_now(intent, now))
             && !charges.contains(charge)
         {
             charges.push(charge.clone());
@@ -39,7 +40,8 @@ pub fn plan(case: &Case, now: Timestamp) -> Plan {
     refunds.truncate(of_refunds);
     disputes.truncate(of_disputes);
     let heard = case.hints.iter().filter(ready).any(|hint| hint.object_type == ObjectType::ChargePermission);
-    let permission = heard || case.intents.iter().any(|intent| needs_the_permission(intent, now));
+    let asked = case.look_asked || closing::is_due(case, now);
+    let permission = heard || asked || case.intents.iter().any(|intent| needs_the_permission(intent, now));
     Plan { permission, charges, refunds, disputes }
 }
 

@@ -31,6 +31,8 @@ pub struct Policy {
     pub failure: Retries,
     /// How long after the start of the window a buyer's update is waited for; the window itself if it is shorter.
     pub hard_window: Option<Duration>,
+    /// When, after the park began, the buyer is asked again to update the instrument; ascending.
+    pub reminders: Vec<Duration>,
     /// How far attempts are spread.
     pub jitter: Jitter,
     /// When no attempt is made that nobody asked for.
@@ -105,6 +107,7 @@ impl Policy {
             soft: Retries::after(vec![DAY, 3 * DAY, 7 * DAY, 14 * DAY]),
             failure: Retries::after(vec![15 * MINUTE, HOUR, 4 * HOUR, 12 * HOUR]),
             hard_window: None,
+            reminders: vec![3 * DAY, 7 * DAY, 14 * DAY, 21 * DAY],
             jitter: Jitter { percent: 10, cap: 2 * HOUR },
             quiet: None,
             time_zone: None,

@@ -2,12 +2,14 @@
 //! of Amazon and of the store.
 
 mod captures;
+mod closing;
 mod decisions;
 mod endings;
 mod not_understood;
 mod objects;
 mod policies;
 mod properties;
+mod reminders;
 mod rows;
 mod table;
 mod walk;
@@ -65,6 +67,8 @@ fn case(intents: Vec<ChargeIntent>) -> Case {
         record: PermissionRecord::default(),
         hints: Vec::new(),
         intents,
+        close: None,
+        look_asked: false,
     }
 }
 

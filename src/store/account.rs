@@ -1,6 +1,7 @@
 //! The account as a whole: its marker, the stop switch, recovery after a loss, and how the server is set.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use redis::AsyncCommands;
@@ -22,6 +23,20 @@ pub struct AccountStatus {
     pub stopped_ms: i64,
     /// Whether a recovery after a loss is going on.
     pub recovering: bool,
+    /// How long ago the last notification that names work was accepted; `None` if there was none yet.
+    pub since_notification: Option<Duration>,
+    /// Since when it is told that notifications are missing; `None` once one has come.
+    pub silent_since: Option<Timestamp>,
+}
+
+impl AccountStatus {
+    /// What is wrong with the account, in words.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        self.silent_since.map(|since| {
+            format!("changes are found at Amazon that no notification told of (told at {since}): look at the subscription and the public address")
+        })
+    }
 }
 
 /// Why the marker is written.
@@ -108,14 +123,17 @@ impl Store {
         }
         let stopped_since = fields.get("stop_since").and_then(|text| read_time(text));
         let total: i64 = fields.get("stopped_total_ms").and_then(|text| text.parse().ok()).unwrap_or(0);
-        let running = match stopped_since {
-            Some(since) => self.redis_now().await?.duration_since(since).as_millis().max(0),
-            None => 0,
-        };
+        let heard_at = fields.get("last_notification_at").and_then(|text| read_time(text));
+        let told_at = fields.get("silence_told_at").and_then(|text| read_time(text));
+        let now = if stopped_since.is_some() || heard_at.is_some() { Some(self.redis_now().await?) } else { None };
+        let until_now = |since: Option<Timestamp>| Some(now?.duration_since(since?));
+        let running = until_now(stopped_since).map_or(0, |running| running.as_millis().max(0));
         Ok(AccountStatus {
             stopped_since,
             stopped_ms: total.saturating_add(i64::try_from(running).unwrap_or(i64::MAX)),
             recovering: fields.get("recovering").is_some_and(|text| text == "1"),
+            since_notification: until_now(heard_at).map(|since| since.try_into().unwrap_or_default()),
+            silent_since: told_at.filter(|told| heard_at.is_none_or(|heard| heard < *told)),
         })
     }
 

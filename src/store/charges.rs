@@ -58,6 +58,8 @@ pub enum Submitted {
     Contradicted,
     /// The permission has too many open intents.
     TooMany,
+    /// The permission is about to be closed, because the caller asked for it.
+    Closing,
 }
 
 /// What became of a cancellation.
@@ -154,6 +156,7 @@ impl Store {
             "conflict" => Submitted::Conflict,
             "contradicted" => Submitted::Contradicted,
             "too_many" => Submitted::TooMany,
+            "closing" => Submitted::Closing,
             "full" => return Err(StoreError::Full("the event stream")),
             _ => return Err(reply.unexpected()),
         };

@@ -3,6 +3,7 @@
 //! - [`notifications`]: accept and quarantine what the public listener verified.
 //! - [`charges`]: submit, read and cancel charge intents. [`captures`]: the wish to capture one, and the mark of its send.
 //! - [`reconciliations`]: claim a permission, renew its lease, mark a send, commit.
+//! - [`permissions`]: read a charge permission, ask for its closing or for a look.
 //! - [`consumers`]: read the events as a consumer group.
 //! - [`account`]: the marker, the stop switch, recovery after a loss, readiness.
 //! - `access`: whether the Redis user may do all of this.
@@ -19,6 +20,7 @@ mod failure;
 pub mod housekeeping;
 pub mod keys;
 pub mod notifications;
+pub mod permissions;
 pub mod reconciliations;
 mod record;
 mod script;

@@ -10,13 +10,14 @@ use tracing::error;
 
 use super::captures::capture_change;
 use super::charges::StoredIntent;
-use super::record::{read, read_time, time_text, trigger_text};
-use super::script::{ADD_HINT, CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
+use super::record::{corrupt, read, read_hint, read_record, read_time, read_wish, time_text, trigger_text};
+use super::script::{CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
 use super::{Store, StoreError, millis};
 use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Outcome, Stage};
+use crate::model::closing::CloseWish;
 use crate::model::event::{Event, EventType};
-use crate::model::hint::{Hint, HintNote, ObjectType};
-use crate::model::ids::{ChargeId, ChargePermissionId, IntentId};
+use crate::model::hint::{Hint, HintNote};
+use crate::model::ids::{ChargePermissionId, IntentId};
 use crate::model::permission::{InstrumentDigest, PermissionRecord};
 
 /// A held lease, and what was stored about its permission when it was taken.
@@ -40,6 +41,10 @@ pub struct Claim {
     pub intents: Vec<ChargeIntent>,
     /// The account's stopped time so far, in milliseconds.
     pub stopped_ms: i64,
+    /// The caller's wish that the permission be closed.
+    pub close: Option<CloseWish>,
+    /// Somebody asked for a look; the note as stored.
+    pub look_asked: Option<String>,
 }
 
 /// What a claim came to.
@@ -119,6 +124,23 @@ pub struct Commit<'a> {
     pub intents: Vec<(&'a ChargeIntent, Option<Timestamp>, &'a [Event])>,
     /// Nothing is tried before, unless something wakes the permission.
     pub not_before: Option<Timestamp>,
+    /// The note of the one who asked for a look, as the claim read it, if there was one.
+    pub look_asked: Option<&'a str>,
+    /// What the sweep found, if anything.
+    pub unheard: Option<Unheard>,
+}
+
+/// Changes of which no notification told, and when that is told.
+#[derive(Debug)]
+pub struct Unheard {
+    /// Changes found now.
+    pub found: usize,
+    /// So many changes, of two permissions or more.
+    pub changes: u32,
+    /// Within this time, and told at most once in it.
+    pub span: Duration,
+    /// What is told.
+    pub event: Event,
 }
 
 /// What a commit came to.
@@ -177,6 +199,8 @@ impl Store {
         let (closed, record): (String, String) = (reply.take(5)?, reply.take(6)?);
         let hints: Vec<(String, String)> = reply.take(7)?;
         let open: Vec<String> = reply.take(8)?;
+        let wish: [String; 4] = [reply.take(9)?, reply.take(10)?, reply.take(11)?, reply.take(12)?];
+        let [close_at, close_reason, cancel_pending, look_asked] = wish;
         Ok(Claimed::Yes(Box::new(Claim {
             permission: permission.clone(),
             token: reply.take(1)?,
@@ -190,11 +214,13 @@ impl Store {
                 .collect::<Result<_, _>>()?,
             intents: self.read_open(&open, stopped_ms).await?,
             stopped_ms,
+            close: read_wish(&close_at, &close_reason, &cancel_pending),
+            look_asked: Some(look_asked).filter(|note| !note.is_empty()),
         })))
     }
 
     /// Reads intents by id. One that has gone meanwhile is left out.
-    async fn read_open(&self, ids: &[String], stopped_ms: i64) -> Result<Vec<ChargeIntent>, StoreError> {
+    pub(super) async fn read_open(&self, ids: &[String], stopped_ms: i64) -> Result<Vec<ChargeIntent>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -344,38 +370,6 @@ impl Store {
             _ => Err(reply.unexpected()),
         }
     }
-
-    /// Notes a charge that is to be read and matched, without a notification.
-    ///
-    /// # Errors
-    /// When it is not certain that it was noted. The same again is safe.
-    pub async fn note_charge(&self, permission: &ChargePermissionId, charge: &ChargeId) -> Result<(), StoreError> {
-        let inner = &self.0;
-        let hint = Hint {
-            object_type: ObjectType::Charge,
-            object_id: charge.clone().into(),
-            note: HintNote {
-                message_id: String::new(),
-                published_at: inner.clock.now(),
-                refusals: 0,
-                not_before: None,
-                swept_since: None,
-            },
-        };
-        let keys = [
-            inner.keys.marker(),
-            inner.keys.permission(permission),
-            inner.keys.hints(permission),
-            inner.keys.schedule(),
-        ];
-        let reply =
-            self.run(&ADD_HINT, &keys, &[permission.as_str(), &hint.field(), &json!(hint.note).to_string()]).await?;
-        if reply.outcome() != "noted" {
-            return Err(reply.unexpected());
-        }
-        self.nudge();
-        Ok(())
-    }
 }
 
 /// The lease nonce: the only random value of the service.
@@ -397,6 +391,14 @@ fn payload(permission: &ChargePermissionId, commit: &Commit<'_>) -> Value {
         "events": commit.events,
         "hints": hints,
         "intents": intents,
+        "look_asked": commit.look_asked.unwrap_or_default(),
+        "unheard": commit.unheard.as_ref().map_or(json!(""), |unheard| json!({
+            "found": unheard.found,
+            "changes": unheard.changes,
+            "span": millis(unheard.span),
+            "type": unheard.event.kind,
+            "data": unheard.event.data,
+        })),
     })
 }
 
@@ -460,30 +462,4 @@ fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]
         written["capture"] = capture_change(capture);
     }
     written
-}
-
-fn read_record(key: &str, text: &str) -> Result<PermissionRecord, StoreError> {
-    if text.is_empty() {
-        return Ok(PermissionRecord::default());
-    }
-    serde_json::from_str(text).map_err(|_| corrupt(key.to_owned(), "the record is malformed"))
-}
-
-fn read_hint(key: &str, field: &str, value: String) -> Result<(Hint, String), StoreError> {
-    let parse = || {
-        let (object_type, object_id) = field.split_once(':')?;
-        let mut parts = value.splitn(3, ' ');
-        let (_wake, published) = (parts.next()?, read_time(parts.next()?)?);
-        let mut note: HintNote = serde_json::from_str(parts.next()?).ok()?;
-        note.published_at = published;
-        Some(Hint { object_type: ObjectType::parse(object_type)?, object_id: object_id.parse().ok()?, note })
-    };
-    match parse() {
-        Some(hint) => Ok((hint, value)),
-        None => Err(corrupt(key.to_owned(), "a hint is malformed")),
-    }
-}
-
-fn corrupt(key: String, why: &str) -> StoreError {
-    StoreError::Corrupt { key, why: why.to_owned() }
 }

@@ -13,7 +13,10 @@ use super::StoreError;
 use crate::model::capture::{CaptureIntent, CaptureWish};
 use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Progress, Stage, Trigger, Why};
 use crate::model::charge_request::ChargeRequest;
+use crate::model::closing::CloseWish;
+use crate::model::hint::{Hint, HintNote, ObjectType};
 use crate::model::ids::{IntentId, PolicyName};
+use crate::model::permission::PermissionRecord;
 
 /// A stored intent, with the text of its progress as stored (scripts compare it).
 #[derive(Debug, Clone)]
@@ -180,4 +183,38 @@ impl<'a> Reader<'a> {
 /// Reads a time as scripts write it.
 pub(super) fn read_time(text: &str) -> Option<Timestamp> {
     Timestamp::from_millisecond(text.parse().ok()?).ok()
+}
+
+/// The wish to close a permission, from the fields of its hash.
+pub(super) fn read_wish(at: &str, reason: &str, cancel_pending: &str) -> Option<CloseWish> {
+    let asked_at = read_time(at)?;
+    Some(CloseWish { asked_at, reason: reason.to_owned(), cancel_pending: cancel_pending == "1" })
+}
+
+/// The record of a permission; empty text is none.
+pub(super) fn read_record(key: &str, text: &str) -> Result<PermissionRecord, StoreError> {
+    if text.is_empty() {
+        return Ok(PermissionRecord::default());
+    }
+    serde_json::from_str(text).map_err(|_| corrupt(key.to_owned(), "the record is malformed"))
+}
+
+/// A field of the hints, with its text as stored.
+pub(super) fn read_hint(key: &str, field: &str, value: String) -> Result<(Hint, String), StoreError> {
+    let parse = || {
+        let (object_type, object_id) = field.split_once(':')?;
+        let mut parts = value.splitn(3, ' ');
+        let (_wake, published) = (parts.next()?, read_time(parts.next()?)?);
+        let mut note: HintNote = serde_json::from_str(parts.next()?).ok()?;
+        note.published_at = published;
+        Some(Hint { object_type: ObjectType::parse(object_type)?, object_id: object_id.parse().ok()?, note })
+    };
+    match parse() {
+        Some(hint) => Ok((hint, value)),
+        None => Err(corrupt(key.to_owned(), "a hint is malformed")),
+    }
+}
+
+pub(super) fn corrupt(key: String, why: &str) -> StoreError {
+    StoreError::Corrupt { key, why: why.to_owned() }
 }

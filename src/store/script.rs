@@ -41,6 +41,8 @@ scripts! {
     SET_STOP = "set_stop";
     INIT_ACCOUNT = "init_account";
     HOLD_INTENT = "hold_intent";
+    REQUEST_CLOSE = "request_close";
+    REQUEST_LOOK = "request_look";
 }
 
 /// The answer of a script.

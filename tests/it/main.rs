@@ -7,6 +7,7 @@
 mod accept;
 mod api;
 mod capture;
+mod close;
 mod demo_story;
 mod field;
 mod framing;
@@ -27,4 +28,5 @@ mod review;
 mod rows;
 mod sandbox_command;
 mod support;
+mod sweep;
 mod trigger;

@@ -358,6 +358,8 @@ async fn a_worker_whose_lease_was_taken_over_can_write_nothing() {
         hints_due: None,
         intents: Vec::new(),
         not_before: None,
+        look_asked: None,
+        unheard: None,
     };
     assert_eq!(app.store.commit(&first, &commit).await.expect("Redis answers"), Committed::LostLease);
     app.store.release(&first, Duration::ZERO).await.expect("Redis answers");

@@ -126,7 +126,7 @@ async fn a_permission_in_a_state_or_for_reasons_that_we_do_not_know_is_not_charg
         app.submit("renewal", &permission).await;
         app.run_due().await;
         assert_eq!(app.charge("renewal").await["parkedFor"], "attention", "{reasons:?}");
-        assert_eq!(alerts(&app).await, ["charge_parked"]);
+        assert_eq!(alerts(&app).await, ["unknown_permission_reason", "charge_parked"]);
         assert!(app.events_of("charge.action_required").await.is_empty());
         assert_eq!(app.creates(), 0);
         app.finish().await;

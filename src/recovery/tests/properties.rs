@@ -8,6 +8,7 @@ use proptest::sample::select;
 use super::*;
 use crate::model::capture::{CaptureIntent, CapturePlan, CaptureWish};
 use crate::model::charge_intent::{Number, NumberStatus, Trigger};
+use crate::model::closing::{CloseWish, Closing};
 use crate::model::money::Money;
 use crate::model::permission::PermissionView;
 use crate::recovery::draft::testing::{digest, intent};
@@ -225,6 +226,24 @@ fn arbitrary_hint() -> impl Strategy<Value = Hint> {
         })
 }
 
+/// Sometimes a wish to close, not tried yet, tried, parked, or with what is left of an earlier one.
+fn wish() -> impl Strategy<Value = (Option<CloseWish>, Option<Closing>)> {
+    let wish = time().prop_map(|asked_at| CloseWish { asked_at, reason: "moved".to_owned(), cancel_pending: true });
+    let closing =
+        (0_u32..9, time(), any::<bool>(), option::of(Just("InvalidParameterValue".to_owned())), any::<bool>());
+    option::weighted(0.3, (wish, option::of(closing))).prop_map(|wished| {
+        let Some((wish, closing)) = wished else { return (None, None) };
+        let closing = closing.map(|(tries, next_at, alerted, parked, same)| Closing {
+            asked_at: if same { wish.asked_at } else { Timestamp::UNIX_EPOCH },
+            tries,
+            next_at,
+            alerted,
+            parked,
+        });
+        (Some(wish), closing)
+    })
+}
+
 prop_compose! {
     pub(super) fn situation()(
         intents in vec(arbitrary_intent().boxed(), 0..4).boxed(),
@@ -233,6 +252,8 @@ prop_compose! {
         hints in vec(arbitrary_hint(), 0..3).boxed(),
         closed in prop::bool::weighted(0.1),
         failed_looks in prop_oneof![Just(0), Just(u32::MAX)],
+        close in wish(),
+        look_asked in prop::bool::weighted(0.1),
         now in time(),
     ) -> (Case, Findings, Timestamp) {
         let mut case = case(intents);
@@ -241,6 +262,8 @@ prop_compose! {
         }
         case.hints = hints;
         case.closed = closed;
+        case.look_asked = look_asked;
+        (case.close, case.record.closing) = close;
         case.record.failed_looks = failed_looks;
         let charges = found.into_iter().map(|(id, look)| match look {
             ChargeLook::Seen(view) => (view.id.clone(), ChargeLook::Seen(view)),
@@ -302,6 +325,26 @@ proptest! {
         }
         if findings.look == Look::AccountFault {
             prop_assert_eq!(decision.act, Act::Nothing);
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_while_a_closing_is_wished_for((case, findings, now) in situation()) {
+        let decision = decide(&case, &findings, now, &policies(), OURS);
+        if case.close.is_some() && !case.closed {
+            let repeats_after_closed = |index: usize| decision.closed && decision.drafts[index].intent.next_send_repeats();
+            prop_assert!(!matches!(decision.act, Act::Send(index) if !repeats_after_closed(index)), "{:?}", decision.act);
+        }
+        if decision.act == Act::ClosePermission {
+            prop_assert!(case.close.is_some() && !decision.closed);
+            prop_assert!(findings.look.view().is_none_or(|view| view.release_environment != Some(Environment::Live)));
+            prop_assert!(decision.record.closing.as_ref().unwrap().next_at > now || now == Timestamp::MAX);
+        }
+        // Whoever is held back by the wish is not due before it is tried again.
+        if case.close.is_some() && !decision.closed && decision.act == Act::Nothing && !matches!(findings.look, Look::AccountFault | Look::Failed | Look::NotAsked) {
+            for draft in decision.drafts.iter().filter(|draft| matches!(draft.intent.stage(), Stage::Scheduled { .. } | Stage::Parked { .. })) {
+                prop_assert!(due(&draft.intent, &policy()).is_none_or(|at| at > now || now == Timestamp::MAX), "{:?}", draft.intent.progress);
+            }
         }
     }
 

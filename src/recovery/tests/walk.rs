@@ -7,8 +7,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::charge_intent::NumberStatus;
+use crate::model::closing::CloseWish;
 use crate::model::ids::IntentId;
 use crate::recovery::case::HintFate;
+use crate::recovery::closing::{self, Tried};
 use crate::recovery::draft::testing::{digest, intent};
 use crate::recovery::due::due;
 use crate::recovery::plan::plan;
@@ -149,6 +151,7 @@ struct World {
     now: Timestamp,
     amazon: ToyAmazon,
     closed: bool,
+    close: Option<CloseWish>,
     record: PermissionRecord,
     hints: Vec<Hint>,
     intents: Vec<ChargeIntent>,
@@ -172,6 +175,7 @@ impl World {
             now: start(),
             amazon,
             closed: false,
+            close: None,
             record: PermissionRecord::default(),
             hints: Vec::new(),
             intents: vec![intent(), second],
@@ -185,7 +189,12 @@ impl World {
         let intents = self.intents.iter().filter_map(|intent| due(intent, &policy())).min();
         let hints = self.hints.iter().map(|hint| hint.note.not_before.unwrap_or(self.now)).min();
         let intents = intents.map(|at| at.max(self.not_before));
-        [intents, hints].into_iter().flatten().min()
+        let known = |wish: &CloseWish| self.record.closing.as_ref().is_some_and(|it| it.asked_at == wish.asked_at);
+        let closing = match &self.close {
+            Some(wish) if !known(wish) => Some(self.now),
+            _ => closing::due(&self.record),
+        };
+        [intents, hints, closing].into_iter().flatten().min()
     }
 
     fn step(&mut self, tape: &mut Tape) -> bool {
@@ -200,6 +209,10 @@ impl World {
     /// What the world does between two reconciliations.
     fn outside(&mut self, tape: &mut Tape) {
         match tape.pick(14) {
+            7 if !self.closed && self.close.is_none() && tape.pick(2) == 0 => {
+                let reason = "moved".to_owned();
+                self.close = Some(CloseWish { asked_at: self.now, reason, cancel_pending: false });
+            }
             8 => {
                 self.amazon.card += 1;
                 self.amazon.reason = None;
@@ -237,6 +250,14 @@ impl World {
         let (now, closed) = (self.now, self.closed);
         let stored = self.intents.iter_mut().find(|stored| stored.id == wanted.id)?;
         assert!(!stored.stage().is_terminal() && stored.number.value == wanted.number.value);
+        if self.close.is_some() {
+            assert!(
+                stored.number.status != NumberStatus::Fresh,
+                "a new number was wanted while a closing is wished for"
+            );
+            assert!(self.amazon.closed, "a number was asked about before the closing at Amazon");
+            return None;
+        }
         let number = &mut stored.number;
         if number.status == NumberStatus::Fresh {
             assert!(!closed && stored.cancel_requested_at.is_none(), "a new number was wanted where none may be");
@@ -252,6 +273,8 @@ impl World {
 
     fn reconcile(&mut self, tape: &mut Tape) {
         let mut case = Case {
+            close: self.close.clone(),
+            look_asked: false,
             permission: "C01-0000000-0000001".parse().unwrap(),
             closed: self.closed,
             record: self.record.clone(),
@@ -274,7 +297,10 @@ impl World {
         let findings = Findings { look: look.clone(), charges, may_act: true };
         let mut decision = decide(&case, &findings, self.now, &policies(), OURS);
         if let Act::Send(index) = decision.act {
-            let Some(number) = self.mark(&decision.drafts[index].intent, &look) else { return };
+            let Some(number) = self.mark(&decision.drafts[index].intent, &look) else {
+                decision.not_before = Some(later(self.now, Duration::from_secs(5)));
+                return self.commit(decision);
+            };
             let crashes = tape.pick(8) == 7;
             let verdict = self.send(&decision.drafts[index].intent, tape);
             if crashes {
@@ -289,6 +315,16 @@ impl World {
             if draft.intent.number.status == NumberStatus::Fresh {
                 decision = decide_again(&case, decision, self.amazon.look(), self.now, &policies(), OURS);
             }
+        }
+        if decision.act == Act::ClosePermission {
+            let fate = tape.pick(4);
+            self.amazon.closed |= fate < 3;
+            if fate == 2 {
+                // It is closed, and the worker dies before it hears of it.
+                return;
+            }
+            closing::tried(&mut decision.record, &case, &Tried::MayHaveClosed, self.now, &mut decision.events);
+            decision = decide_again(&case, decision, self.amazon.look(), self.now, &policies(), OURS);
         }
         self.commit(decision);
     }
@@ -314,6 +350,9 @@ impl World {
     /// As `commit_reconciliation.lua`: monotone per intent.
     fn commit(&mut self, decision: Decision) {
         self.closed |= decision.closed;
+        if self.closed {
+            self.close = None;
+        }
         self.record = decision.record;
         self.not_before = decision.not_before.unwrap_or(Timestamp::MIN);
         for draft in decision.drafts {

@@ -25,5 +25,7 @@ if before then
   end
 end
 redis.call('HSET', KEYS[5], ARGV[4], ms(number) .. ' ' .. published .. ' ' .. note)
+-- They arrive: what the sweep found before is no silence.
+redis.call('HSET', KEYS[1], 'last_notification_at', ms(now))
 redis.call('SET', KEYS[2], '1', 'PX', ARGV[3])
 return { 'accepted' }

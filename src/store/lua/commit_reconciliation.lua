@@ -6,7 +6,9 @@
 --           record, closed '0'|'1', not_before ms|'', hints_due ms|'', events [{type, data}],
 --           hints [{field, seen, fate 'done'|'defer'|'quarantine', value, reason, data}],
 --           intents [{id, state, outcome, charge, progress, due ms|'', number {value, status, sends, first_mark, last_mark, tainted,
---           instrument}, capture {value, status, sends, first_mark, last_mark, tainted, clear} or absent, events [{type, data}]}]
+--           instrument}, capture {value, status, sends, first_mark, last_mark, tainted, clear} or absent, events [{type, data}]}],
+--           look_asked (as the claim read it, if it was answered; or ''),
+--           unheard '' | {found, changes, span ms, type, data}: what the sweep found, and when it is told that notifications are missing
 -- RETURNS {'committed', next due ms|''} | {'already'} | {'lost_lease'} | {'no_marker'} | {'wrong_type', key}
 -- WHY     State and events change together or not at all. Monotone per intent: captured absorbs everything, nothing terminal re-opens
 --         (an unverified end may still become captured), and an event is written only with its transition. Only the hints that the
@@ -103,7 +105,32 @@ for _, hint in ipairs(overtaken and {} or payload.hints) do
 end
 
 redis.call('HSET', KEYS[2], 'v', '1', 'last_commit', ARGV[5])
-if payload.closed == '1' then redis.call('HSET', KEYS[2], 'closed', '1') end
+if payload.closed == '1' then
+  redis.call('HSET', KEYS[2], 'closed', '1')
+  -- The wish to close it is fulfilled, whoever did.
+  redis.call('HDEL', KEYS[2], 'close_at', 'close_reason', 'close_cancel_pending')
+end
+if payload.look_asked ~= '' and redis.call('HGET', KEYS[2], 'look_asked') == payload.look_asked then
+  redis.call('HDEL', KEYS[2], 'look_asked')
+end
+-- Changes are found, and no notification comes: counted from the first one on, anew after a notification and after the span.
+local unheard = payload.unheard
+if unheard ~= '' then
+  local marker = redis.call('HMGET', KEYS[1], 'last_notification_at', 'unheard_since', 'unheard', 'unheard_of', 'unheard_of_others',
+    'silence_told_at')
+  local heard, since, told = tonumber(marker[1] or '0'), tonumber(marker[2] or '0'), tonumber(marker[6] or '0')
+  local count, first, others = tonumber(marker[3] or '0'), marker[4], marker[5] == '1'
+  if heard >= since or now - since > unheard.span then
+    since, count, first, others = now, 0, ARGV[4], false
+  end
+  count = count + unheard.found
+  others = others or first ~= ARGV[4]
+  redis.call('HSET', KEYS[1], 'unheard_since', ms(since), 'unheard', ms(count), 'unheard_of', first, 'unheard_of_others', others and '1' or '0')
+  if count >= unheard.changes and others and now - told >= unheard.span then
+    redis.call('HSET', KEYS[1], 'silence_told_at', ms(now))
+    write_event(KEYS[6], KEYS[1], ARGV[2], ARGV[3], 'account', unheard.type, unheard.data)
+  end
+end
 redis.call('HDEL', KEYS[2], 'lease_token', 'lease_until')
 
 local next_due

@@ -6,7 +6,7 @@
 --         12 instrument digest  13 trigger  14 event type  15 event data (JSON)  16 intent id
 -- RETURNS {'marked', tainted 0|1, now, sends, first mark} | {'stopped'} | {'refused', why} | {'full'} | {'lost_lease'} | {'no_marker'}
 --         | {'wrong_type', key}
--- WHY     Between the decision and the send anything may have happened: a cancellation, a closing, the stop switch, another worker.
+-- WHY     Between the decision and the send anything may have happened: a cancellation, a closing or the wish for one, the stop switch, another worker.
 --         Only this script sees all of it at once. A send is tainted if an earlier copy of the same number, marked within the last X,
 --         may still be accepted by Amazon; or if the server changed within X and may have lost such a mark.
 if not has_marker() then return { 'no_marker' } end
@@ -22,10 +22,13 @@ local state, number, status, cancel_at = fields[1], fields[2], fields[3], fields
 local last_mark, first_mark = tonumber(fields[5] or ''), fields[6]
 if not state or terminal[state] or state == 'held' then return { 'refused', 'the intent is ' .. (state or 'gone') } end
 if number ~= ARGV[6] then return { 'refused', 'the number is ' .. (number or 'gone') } end
+-- A repeat waits too: once the permission is closed at Amazon no new charge can come of it.
+local closing = redis.call('HMGET', KEYS[2], 'close_at', 'closed')
+if closing[1] and closing[2] ~= '1' then return { 'refused', 'a closing was asked for' } end
 if ARGV[7] == 'new' then
   if status ~= 'fresh' then return { 'refused', 'the number was marked before' } end
   if cancel_at and cancel_at ~= '' then return { 'refused', 'a cancellation was accepted' } end
-  if redis.call('HGET', KEYS[2], 'closed') == '1' then return { 'refused', 'the charge permission is closed' } end
+  if closing[2] == '1' then return { 'refused', 'the charge permission is closed' } end
   if state ~= ARGV[8] then return { 'refused', 'the intent is ' .. state } end
   if redis.call('XLEN', KEYS[4]) >= tonumber(ARGV[11]) then return { 'full' } end
 elseif status == 'fresh' then

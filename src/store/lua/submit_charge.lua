@@ -4,7 +4,7 @@
 -- ARGV    1 offset  2 source  3 event time  4 permission id  5 intent id  6 digest of the body  7 request (JSON)
 --         8 progress (JSON)  9 due (ms)  10 '' | 'new' | last number  11 progress when held (JSON)
 --         12 open intents at most  13 events at most  14 scheduled event type  15 its data  16 held event type  17 its data
--- RETURNS {'accepted'} | {'held'} | {'resumed'} | {'same'} | {'conflict'} | {'contradicted'} | {'too_many'} | {'full'} | {'no_marker'} | {'wrong_type', key}
+-- RETURNS {'accepted'} | {'held'} | {'resumed'} | {'same'} | {'conflict'} | {'contradicted'} | {'too_many'} | {'closing'} | {'full'} | {'no_marker'} | {'wrong_type', key}
 -- WHY     The id is the caller's promise that this is one charge. After a loss of data we cannot know which numbers were used, so an
 --         intent that the caller does not declare as new, or with its last number, waits for the operator. What the data that is
 --         left knows of higher numbers outweighs the declaration.
@@ -39,6 +39,7 @@ if digest then
   return { 'resumed' }
 end
 
+if redis.call('HEXISTS', KEYS[3], 'close_at') == 1 then return { 'closing' } end
 if redis.call('XLEN', KEYS[6]) >= tonumber(ARGV[13]) then return { 'full' } end
 if redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[12]) then return { 'too_many' } end
 
