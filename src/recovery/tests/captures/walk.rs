@@ -178,6 +178,7 @@ impl World {
         match decision.act.clone() {
             Act::Nothing => {}
             Act::Send(_) => panic!("an authorised charge is charged again"),
+            Act::ClosePermission => panic!("nobody asked for a closing"),
             Act::CancelCharge(index, _) => {
                 let draft = &mut decision.drafts[index];
                 if self.amazon.state == ChargeState::Authorized {
