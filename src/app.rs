@@ -286,6 +286,18 @@ async fn keep_house(store: Store, shutdown: CancellationToken) {
             Ok(trimmed) => info!(trimmed, "old events were trimmed"),
             Err(error) => warn!(error = &error as &dyn std::error::Error, "events could not be trimmed"),
         }
+        if let Err(error) = store.fill_lists().await {
+            let error = &error as &dyn std::error::Error;
+            warn!(
+                error,
+                "charges of an earlier version are missing in the lists; the Redis user needs +scan for this once"
+            );
+        }
+        match store.trim_lists().await {
+            Ok(0) => {}
+            Ok(trimmed) => info!(trimmed, "entries of charges that have gone were taken out of the lists"),
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "the lists could not be trimmed"),
+        }
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = tokio::time::sleep(HOUSEKEEPING) => {}

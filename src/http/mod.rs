@@ -1,7 +1,9 @@
 //! The two listeners. [`public`] is `POST /ipn` and nothing else; [`internal`] is everything that is not for the internet; [`listener`]
 //! accepts the connections of both and bounds them.
 
+mod charge_actions;
 mod charge_body;
+mod charge_list;
 pub mod charges;
 pub mod internal;
 mod ipn_body;
@@ -10,4 +12,5 @@ pub mod listener;
 mod problem;
 pub mod public;
 mod refusals;
+mod resolve;
 mod stop;

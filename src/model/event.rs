@@ -57,6 +57,10 @@ event_types! {
     ChargeActionRequired = "charge.action_required",
     /// Stopped until an operator resolves it.
     ChargeHeld = "charge.held",
+    /// Somebody paused it, or its permission.
+    ChargePaused = "charge.paused",
+    /// That pause is over.
+    ChargeResumed = "charge.resumed",
     /// Terminal: canceled by the caller.
     ChargeCanceled = "charge.canceled",
     /// Terminal: given up.

@@ -6,6 +6,7 @@ pub mod charge;
 pub mod charge_intent;
 pub mod charge_request;
 pub mod event;
+pub mod handover;
 pub mod hint;
 pub mod ids;
 pub mod money;

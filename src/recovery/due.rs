@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::decide::{ACCOUNT_PROBE, Context};
 use super::draft::Draft;
 use super::policy::{Policy, Sweep, later};
+use super::wishes::due_while_paused;
 use crate::model::charge::ChargeLook;
 use crate::model::charge_intent::{ChargeIntent, Park, Stage};
 use crate::model::ids::ChargeId;
@@ -27,7 +28,7 @@ pub(super) fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
     let now = context.now;
     let asks_for_permission = matches!(draft.intent.stage(), Stage::Scheduled { .. } | Stage::Parked { .. });
     let sweep = match draft.intent.stage() {
-        Stage::Scheduled { .. } if draft.intent.number.value > 0 => Sweep::Quiet,
+        Stage::Scheduled { .. } if draft.intent.number.value > 0 || draft.intent.is_paused() => Sweep::Quiet,
         Stage::Parked { since, .. } => Sweep::Parked(*since),
         Stage::Pending { since, .. } => Sweep::Pending(*since),
         Stage::Authorized { .. } => Sweep::Quiet,
@@ -68,6 +69,7 @@ pub fn due(intent: &ChargeIntent, policy: &Policy) -> Option<Timestamp> {
     let look_at = intent.progress.look_at;
     let end = policy.attempts_end(intent);
     match intent.stage() {
+        Stage::Scheduled { .. } | Stage::Parked { .. } if intent.is_paused() => due_while_paused(intent),
         Stage::Scheduled { at, why } => {
             let end = if !intent.next_send_repeats() {
                 Some(end)

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::draft::Draft;
 use super::policy::{Lot, MONTH_DOUBT, Policy, later};
 use super::settle::settle;
-use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Park, Progress, Stage, Why};
+use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Park, Progress, Stage, Why, Wishes};
 use crate::model::charge_request::ChargeRequest;
 use crate::model::ids::IntentId;
 use crate::model::money::Money;
@@ -214,6 +214,7 @@ fn intent(from: Timestamp, id: Option<&IntentId>) -> Option<ChargeIntent> {
         number: Number::fresh(0),
         cancel_requested_at: None,
         stopped_ms: 0,
+        wishes: Wishes::default(),
         progress: Progress::new(stage, from),
     })
 }

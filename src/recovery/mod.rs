@@ -3,6 +3,7 @@
 //! - [`policy`]: the numbers. When to try again, how often, for how long. [`quiet`]: and when not.
 //! - [`policies`]: which numbers hold for which charge.
 //! - [`explain`]: what a policy comes to, as a list of times.
+//! - [`handover`]: the first plan of a charge. [`wishes`]: what people ask for while it is open.
 //! - [`plan`]: what to look at. [`decide`]: one charge permission at a time, what to do. [`case`]: the values they take and give.
 //! - [`due`]: when an intent needs attention next.
 //! - [`settle`]: what the answer to a send does to its intent.
@@ -17,6 +18,7 @@ pub mod due;
 pub mod explain;
 pub mod found;
 mod gate;
+pub mod handover;
 mod hints;
 pub mod permission;
 pub mod plan;
@@ -24,6 +26,7 @@ pub mod policies;
 pub mod policy;
 pub mod quiet;
 pub mod settle;
+pub mod wishes;
 
 #[cfg(test)]
 mod tests;

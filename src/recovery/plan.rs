@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::case::{Case, Plan};
+use super::wishes::{is_a_claim, wants_a_look};
 use crate::model::charge::ChargeState;
 use crate::model::charge_intent::{ChargeIntent, Park, Stage};
 use crate::model::hint::{Hint, ObjectType};
@@ -20,8 +21,8 @@ pub fn plan(case: &Case, now: Timestamp) -> Plan {
         .iter()
         .filter(ready)
         .filter(|hint| hint.object_type == ObjectType::Charge)
+        .filter(|hint| is_a_claim(hint) || !is_known_final(case, &hint.object_id.to_charge_id()))
         .map(|hint| hint.object_id.to_charge_id())
-        .filter(|charge| !is_known_final(case, charge))
         .collect();
     for intent in &case.intents {
         if let Stage::Pending { charge, .. } | Stage::Authorized { charge, .. } = intent.stage()
@@ -44,9 +45,9 @@ pub(super) fn is_known_final(case: &Case, charge: &ChargeId) -> bool {
 
 /// Whether the permission gates what is due for this intent now.
 fn needs_the_permission(intent: &ChargeIntent, now: Timestamp) -> bool {
-    let looked_for = intent.progress.look_at.is_some_and(|at| at <= now);
+    let looked_for = intent.progress.look_at.is_some_and(|at| at <= now) || wants_a_look(intent);
     match intent.stage() {
-        Stage::Scheduled { at, .. } => *at <= now || looked_for,
+        Stage::Scheduled { at, .. } => (*at <= now && !intent.is_paused()) || looked_for,
         Stage::Parked { park: Park::Instrument { echo_look_at, .. }, .. } => {
             looked_for || intent.progress.look_at.is_none() || echo_look_at.is_some_and(|at| at <= now)
         }

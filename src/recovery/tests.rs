@@ -144,7 +144,7 @@ fn silence() -> Verdict {
 }
 
 fn hint(object_type: ObjectType, object: &str, published_at: Timestamp) -> Hint {
-    let note = HintNote { message_id: "m-1".to_owned(), published_at, refusals: 0, not_before: None };
+    let note = HintNote { message_id: "m-1".to_owned(), published_at, refusals: 0, not_before: None, for_intent: None };
     Hint { object_type, object_id: object.parse().unwrap(), note }
 }
 

@@ -1,7 +1,7 @@
 //! The only door to Redis: key names, one typed wrapper per Lua script, and nothing that decides.
 //!
 //! - [`notifications`]: accept and quarantine what the public listener verified.
-//! - [`charges`]: submit, read and cancel charge intents.
+//! - [`charges`]: submit, read and cancel charge intents. [`actions`]: retry, pause and resolve them. [`lists`]: find them.
 //! - [`reconciliations`]: claim a permission, renew its lease, mark a send, commit.
 //! - [`consumers`]: read the events as a consumer group.
 //! - [`account`]: the marker, the stop switch, recovery after a loss, readiness.
@@ -11,12 +11,14 @@
 
 mod access;
 pub mod account;
+pub mod actions;
 pub mod charges;
 mod connection;
 pub mod consumers;
 mod failure;
 pub mod housekeeping;
 pub mod keys;
+pub mod lists;
 pub mod notifications;
 pub mod reconciliations;
 mod record;

@@ -70,6 +70,7 @@ impl Store {
                 published_at: delivery.published_at,
                 refusals: 0,
                 not_before: None,
+                for_intent: None,
             },
         };
         let keys = [

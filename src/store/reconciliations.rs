@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tracing::error;
 
 use super::charges::StoredIntent;
-use super::record::{read, read_time, time_text, trigger_text};
+use super::lists::entry_of;
+use super::record::{Still, read, read_time, time_text, trigger_text};
 use super::script::{ADD_HINT, CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
 use super::{Store, StoreError, millis};
 use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Outcome, Stage};
@@ -37,8 +38,8 @@ pub struct Claim {
     pub hints: Vec<(Hint, String)>,
     /// The open intents, those due first.
     pub intents: Vec<ChargeIntent>,
-    /// The account's stopped time so far, in milliseconds.
-    pub stopped_ms: i64,
+    /// The time that stood still so far.
+    pub still: Still,
 }
 
 /// What a claim came to.
@@ -171,8 +172,14 @@ impl Store {
             _ => return Err(reply.unexpected()),
         }
         let at: String = reply.take(3)?;
-        let stopped: String = reply.take(4)?;
-        let stopped_ms = stopped.parse().map_err(|_| reply.unexpected())?;
+        let at = read_time(&at).ok_or_else(|| reply.unexpected())?;
+        let still: String = reply.take(4)?;
+        let paused: String = reply.take(9)?;
+        let still = Still {
+            now_ms: at.as_millisecond(),
+            ms: still.parse().map_err(|_| reply.unexpected())?,
+            paused_since: read_time(&paused),
+        };
         let (closed, record): (String, String) = (reply.take(5)?, reply.take(6)?);
         let hints: Vec<(String, String)> = reply.take(7)?;
         let open: Vec<String> = reply.take(8)?;
@@ -180,20 +187,20 @@ impl Store {
             permission: permission.clone(),
             token: reply.take(1)?,
             wake: reply.take(2)?,
-            ahead: read_time(&at).ok_or_else(|| reply.unexpected())?.duration_since(now),
+            ahead: at.duration_since(now),
             closed: closed == "1",
             record: read_record(&keys[2], &record)?,
             hints: hints
                 .into_iter()
                 .map(|(field, value)| read_hint(&keys[3], &field, value))
                 .collect::<Result<_, _>>()?,
-            intents: self.read_open(&open, stopped_ms).await?,
-            stopped_ms,
+            intents: self.read_open(&open, still).await?,
+            still,
         })))
     }
 
     /// Reads intents by id. One that has gone meanwhile is left out.
-    async fn read_open(&self, ids: &[String], stopped_ms: i64) -> Result<Vec<ChargeIntent>, StoreError> {
+    async fn read_open(&self, ids: &[String], still: Still) -> Result<Vec<ChargeIntent>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -208,7 +215,7 @@ impl Store {
         let records: Vec<HashMap<String, String>> = pipe.query_async(&mut self.0.connection.handle()).await?;
         let mut intents = Vec::with_capacity(ids.len());
         for (id, fields) in ids.iter().zip(&records) {
-            intents.extend(read(id, &self.0.keys.intent(id), fields, stopped_ms)?.map(|stored| stored.intent));
+            intents.extend(read(id, &self.0.keys.intent(id), fields, still)?.map(|stored| stored.intent));
         }
         intents.sort_by_key(|intent| intent.submitted_at);
         Ok(intents)
@@ -221,7 +228,7 @@ impl Store {
     pub async fn ended_charge(&self, id: &IntentId, claim: &Claim) -> Result<Option<StoredIntent>, StoreError> {
         let key = self.0.keys.intent(id);
         let fields: HashMap<String, String> = self.0.connection.handle().hgetall(&key).await?;
-        read(id, &key, &fields, claim.stopped_ms)
+        read(id, &key, &fields, claim.still)
     }
 
     /// Extends the lease.
@@ -324,6 +331,7 @@ impl Store {
             inner.keys.quarantine(),
         ];
         keys.extend(commit.intents.iter().map(|(intent, ..)| inner.keys.intent(&intent.id)));
+        keys.extend(inner.keys.lists());
         let payload = payload(&claim.permission, commit).to_string();
         let args = [
             &inner.source,
@@ -349,6 +357,16 @@ impl Store {
     /// # Errors
     /// When it is not certain that it was noted. The same again is safe.
     pub async fn note_charge(&self, permission: &ChargePermissionId, charge: &ChargeId) -> Result<(), StoreError> {
+        self.note(permission, charge, None).await
+    }
+
+    /// Notes a charge that is to be read; with an intent, if an operator says that it is the one of it.
+    pub(super) async fn note(
+        &self,
+        permission: &ChargePermissionId,
+        charge: &ChargeId,
+        for_intent: Option<&IntentId>,
+    ) -> Result<(), StoreError> {
         let inner = &self.0;
         let hint = Hint {
             object_type: ObjectType::Charge,
@@ -358,6 +376,7 @@ impl Store {
                 published_at: inner.clock.now(),
                 refusals: 0,
                 not_before: None,
+                for_intent: for_intent.cloned(),
             },
         };
         let keys = [
@@ -442,6 +461,8 @@ fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]
         "charge": charge,
         "progress": json!(intent.progress).to_string(),
         "due": time_text(due),
+        "entry": entry_of(intent),
+        "retry": retry_done(intent),
         "events": events,
         "number": {
             "value": number.value.to_string(),
@@ -453,6 +474,11 @@ fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]
             "instrument": number.instrument.as_ref().map_or(json!(""), |digest| json!(digest)),
         },
     })
+}
+
+/// The wish to retry that the decision has seen to.
+fn retry_done(intent: &ChargeIntent) -> String {
+    intent.wishes.retry.filter(|retry| retry.done).map(|retry| retry.wish.to_string()).unwrap_or_default()
 }
 
 fn read_record(key: &str, text: &str) -> Result<PermissionRecord, StoreError> {

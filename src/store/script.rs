@@ -39,6 +39,11 @@ scripts! {
     SET_STOP = "set_stop";
     INIT_ACCOUNT = "init_account";
     HOLD_INTENT = "hold_intent";
+    RETRY_CHARGE = "retry_charge";
+    SET_PAUSE = "set_pause";
+    RESOLVE_INTENT = "resolve_intent";
+    LIST_INTENT = "list_intent";
+    TRIM_LISTS = "trim_lists";
 }
 
 /// The answer of a script.
