@@ -8,6 +8,7 @@ mod properties;
 mod rows;
 mod table;
 mod walk;
+mod wishes;
 
 use std::time::Duration;
 

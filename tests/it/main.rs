@@ -8,9 +8,11 @@ mod accept;
 mod api;
 mod demo_story;
 mod framing;
+mod handover;
 mod learning;
 mod listener;
 mod loss;
+mod operator;
 mod outbound;
 mod policy;
 #[path = "support/process.rs"]
