@@ -53,6 +53,17 @@ pub struct ChargeResource {
     outcome: Option<Outcome>,
     canceling: bool,
     may_still_charge: bool,
+    #[serde(flatten)]
+    pause: Pauses,
+    /// When an operator resolved it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolved_at: Option<Timestamp>,
+}
+
+/// Whether, since when and by what a charge is paused.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pauses {
     /// Whether nothing is sent for it until somebody resumes it, or its permission.
     paused: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,19 +71,26 @@ pub struct ChargeResource {
     /// `charge`, `charge_permission`, or both: each is resumed by itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     paused_by: Vec<&'static str>,
-    /// When an operator resolved it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resolved_at: Option<Timestamp>,
+}
+
+impl From<&ChargeIntent> for Pauses {
+    fn from(intent: &ChargeIntent) -> Self {
+        let wishes = &intent.wishes;
+        let pauses = [(wishes.paused_since, "charge"), (wishes.permission_paused_since, "charge_permission")];
+        let pauses = pauses.into_iter().filter_map(|(since, by)| Some((since?, by)));
+        // What has ended is not paused, whatever holds for its permission.
+        let pauses: Vec<_> = pauses.filter(|_| !intent.stage().is_terminal()).collect();
+        Self {
+            paused: !pauses.is_empty(),
+            paused_since: pauses.iter().map(|(since, _)| *since).min(),
+            paused_by: pauses.iter().map(|(_, by)| *by).collect(),
+        }
+    }
 }
 
 impl From<&ChargeIntent> for ChargeResource {
     fn from(intent: &ChargeIntent) -> Self {
         let stage = intent.stage();
-        let wishes = &intent.wishes;
-        let pauses = [(wishes.paused_since, "charge"), (wishes.permission_paused_since, "charge_permission")];
-        let pauses = pauses.into_iter().filter_map(|(since, by)| Some((since?, by)));
-        // What has ended is not paused, whatever holds for its permission.
-        let pauses: Vec<_> = pauses.filter(|_| !stage.is_terminal()).collect();
         Self {
             id: intent.id.clone(),
             charge_permission_id: intent.request.charge_permission_id.to_string(),
@@ -98,9 +116,7 @@ impl From<&ChargeIntent> for ChargeResource {
             outcome: stage.outcome(),
             canceling: intent.cancel_requested_at.is_some() && !stage.is_terminal(),
             may_still_charge: intent.may_still_charge(),
-            paused: !pauses.is_empty(),
-            paused_since: pauses.iter().map(|(since, _)| *since).min(),
-            paused_by: pauses.iter().map(|(_, by)| *by).collect(),
+            pause: intent.into(),
             resolved_at: intent.wishes.resolved_at,
         }
     }

@@ -73,7 +73,9 @@ fn go_on(
         events = permission::observe(&mut record, &case.permission, &findings.look, heard_at.is_some(), now);
         apply_charges(&mut drafts, &mut record, &mut events, findings, now, policies, ours);
         events.extend(wishes::refuted(case, findings, now, ours));
-        drafts.iter_mut().for_each(|draft| wishes::retry(draft, now));
+        for draft in &mut drafts {
+            wishes::retry(draft, now);
+        }
     }
     let charges = findings.charges.as_slice();
     let reasons = record.reasons.clone();

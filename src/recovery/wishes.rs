@@ -126,7 +126,6 @@ pub(super) fn refuted(case: &Case, findings: &Findings, now: Timestamp, ours: En
         let charge = hint.object_id.to_charge_id();
         let (_, look) = findings.charges.iter().find(|(id, _)| *id == charge)?;
         let (why, state) = match look {
-            ChargeLook::Failed => return None,
             ChargeLook::Refused(_) if hint.note.refusals > 0 => return None,
             ChargeLook::Refused(_) => ("Amazon does not show the charge that an operator named", None),
             ChargeLook::Seen(view) if view.tag.as_ref().is_none_or(|tag| tag.intent != *intent) => {
@@ -138,7 +137,7 @@ pub(super) fn refuted(case: &Case, findings: &Findings, now: Timestamp, ours: En
             ChargeLook::Seen(view) if !view.state.is_success() => {
                 ("the charge that an operator named did not succeed", Some(&view.state))
             }
-            ChargeLook::Seen(_) => return None,
+            ChargeLook::Seen(_) | ChargeLook::Failed => return None,
         };
         let data =
             json!({ "id": intent, "chargePermissionId": case.permission, "chargeId": charge, "chargeState": state });

@@ -4,6 +4,7 @@
 //! Whoever writes a state moves the entry in the same script.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use redis::AsyncCommands;
 use tracing::{info, warn};
@@ -61,7 +62,11 @@ impl Cursor {
     /// As text that a URL can hold.
     #[must_use]
     pub fn encode(&self) -> String {
-        format!("{}\n{}", self.list, self.after).bytes().map(|byte| format!("{byte:02x}")).collect()
+        let mut text = String::new();
+        for byte in format!("{}\n{}", self.list, self.after).bytes() {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
     }
 
     /// Reads what [`Self::encode`] wrote.

@@ -132,7 +132,7 @@ async fn a_status_conflict_that_is_handed_over_is_decided_by_the_next_look() {
         .expect("a permission");
     app.sandbox.buyer_closes(&over).expect("a permission");
     for permission in [&fine, &broken, &over] {
-        let mut body = declined(&app, permission, "InvalidChargePermissionStatus", 0 * MINUTE, 1);
+        let mut body = declined(&app, permission, "InvalidChargePermissionStatus", Duration::ZERO, 1);
         body["id"] = json!(permission);
         assert_eq!(app.post("/v1/charges", &body).await.status, 202);
     }

@@ -504,7 +504,7 @@ async fn time_that_stood_still_for_several_reasons_counts_once() {
         let stored = app.store.charge(&id).await.expect("Redis answers").expect("a charge");
         Duration::from_millis(stored.intent.stopped_ms.try_into().expect("a span"))
     };
-    let days = |span: Duration| (span.as_secs_f64() / 86_400.0).round() as i64;
+    let days = |span: Duration| (span + 12 * HOUR).as_secs() / 86_400;
     let whole = format!("/v1/charge-permissions/{permission}");
     post("/v1/charges/renewal/pause".to_owned()).await;
     app.pass(5 * DAY, DAY).await;

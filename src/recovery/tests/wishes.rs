@@ -166,7 +166,7 @@ proptest! {
 fn a_new_number_needs_x_after_the_last_mark_and_no_known_charge() {
     let unknown = held(sent());
     let last = unknown.number.last_mark.expect("a mark");
-    let soon = later(last, X - MINUTE);
+    let soon = later(last, Duration::from_mins(29));
     assert_eq!(new_number(&unknown, &policy(), soon), Err(Unresolvable::TooSoon(later(last, X))));
     let draft = new_number(&unknown, &policy(), later(last, X)).expect("late enough");
     assert_eq!((draft.intent.number.value, draft.intent.number.status), (1, NumberStatus::Fresh));
