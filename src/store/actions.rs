@@ -11,7 +11,7 @@ use super::script::{RESOLVE_INTENT, RETRY_CHARGE, Reply, SET_PAUSE};
 use super::{Store, StoreError, millis};
 use crate::model::charge_intent::{ChargeIntent, Outcome};
 use crate::model::event::{Event, EventType};
-use crate::model::ids::{ChargeId, ChargePermissionId, IntentId};
+use crate::model::ids::{ChargePermissionId, IntentId};
 
 /// What became of a wish to retry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,14 +215,6 @@ impl Store {
             "too_soon" => Ok(Resolved::TooSoon(time_at(&mut reply, 1)?)),
             _ => Err(reply.unexpected()),
         }
-    }
-
-    /// Notes that an operator says: this charge is the one of this intent. It is read at Amazon and matched; nothing is believed.
-    ///
-    /// # Errors
-    /// When it is not certain that it was noted. The same again is safe.
-    pub async fn claim_charge(&self, intent: &ChargeIntent, charge: &ChargeId) -> Result<(), StoreError> {
-        self.note(&intent.request.charge_permission_id, charge, Some(&intent.id)).await
     }
 }
 

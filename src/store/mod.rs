@@ -19,6 +19,7 @@ mod failure;
 pub mod housekeeping;
 pub mod keys;
 pub mod lists;
+mod notes;
 pub mod notifications;
 pub mod reconciliations;
 mod record;

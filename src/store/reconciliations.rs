@@ -11,12 +11,12 @@ use tracing::error;
 use super::charges::StoredIntent;
 use super::lists::entry_of;
 use super::record::{Still, read, read_time, time_text, trigger_text};
-use super::script::{ADD_HINT, CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
+use super::script::{CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
 use super::{Store, StoreError, millis};
 use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Outcome, Stage};
 use crate::model::event::{Event, EventType};
 use crate::model::hint::{Hint, HintNote, ObjectType};
-use crate::model::ids::{ChargeId, ChargePermissionId, IntentId};
+use crate::model::ids::{ChargePermissionId, IntentId};
 use crate::model::permission::{InstrumentDigest, PermissionRecord};
 
 /// A held lease, and what was stored about its permission when it was taken.
@@ -350,48 +350,6 @@ impl Store {
             "lost_lease" => Ok(Committed::LostLease),
             _ => Err(reply.unexpected()),
         }
-    }
-
-    /// Notes a charge that is to be read and matched, without a notification.
-    ///
-    /// # Errors
-    /// When it is not certain that it was noted. The same again is safe.
-    pub async fn note_charge(&self, permission: &ChargePermissionId, charge: &ChargeId) -> Result<(), StoreError> {
-        self.note(permission, charge, None).await
-    }
-
-    /// Notes a charge that is to be read; with an intent, if an operator says that it is the one of it.
-    pub(super) async fn note(
-        &self,
-        permission: &ChargePermissionId,
-        charge: &ChargeId,
-        for_intent: Option<&IntentId>,
-    ) -> Result<(), StoreError> {
-        let inner = &self.0;
-        let hint = Hint {
-            object_type: ObjectType::Charge,
-            object_id: charge.clone().into(),
-            note: HintNote {
-                message_id: String::new(),
-                published_at: inner.clock.now(),
-                refusals: 0,
-                not_before: None,
-                for_intent: for_intent.cloned(),
-            },
-        };
-        let keys = [
-            inner.keys.marker(),
-            inner.keys.permission(permission),
-            inner.keys.hints(permission),
-            inner.keys.schedule(),
-        ];
-        let reply =
-            self.run(&ADD_HINT, &keys, &[permission.as_str(), &hint.field(), &json!(hint.note).to_string()]).await?;
-        if reply.outcome() != "noted" {
-            return Err(reply.unexpected());
-        }
-        self.nudge();
-        Ok(())
     }
 }
 
