@@ -303,19 +303,18 @@ async fn a_wish_to_retry_outlives_a_crash_and_is_not_lost_to_a_commit_that_did_n
     let mut app = TestApp::start().await;
     let permission = app.permission();
     decline(&app, &permission, DeclineCode::SoftDeclined);
-    app.submit("renewal", &permission).await;
-    app.run_due().await;
-    app.advance(HOUR);
-    // It comes while a reconciliation is under way that was claimed before it.
+    // It comes while the first attempt is under way, whose commit writes the charge.
     let gate = Gate::new();
-    app.sandbox.inject(Operation::GetChargePermission, Fault::HoldAfter(gate.clone()));
-    app.tell_of((amazon_pay_ipn::sandbox::ObjectType::ChargePermission, &permission), &permission).await;
+    app.sandbox.inject(Operation::CreateCharge, Fault::HoldAfter(gate.clone()));
+    app.submit("renewal", &permission).await;
     let under_way = step(&app);
     gate.reached().await;
     assert_eq!(retry(&app, "renewal").await.status, 202);
     gate.release();
     under_way.await.expect("no panic");
-    assert_eq!(app.creates(), 1);
+    assert_eq!((app.creates(), &app.charge("renewal").await["attempts"]), (1, &json!(1)));
+    let stored = app.store.charge(&"renewal".parse().expect("an id")).await.expect("Redis answers").expect("a charge");
+    assert!(stored.intent.wishes.retry.is_some(), "a commit that did not see it leaves it");
     // Its worker dies before it sends.
     let gate = Gate::new();
     app.sandbox.inject(Operation::GetChargePermission, Fault::HoldAfter(gate.clone()));
