@@ -290,6 +290,19 @@ async fn keep_house(store: Store, shutdown: CancellationToken) {
             Ok(trimmed) => info!(trimmed, "old events were trimmed"),
             Err(error) => warn!(error = &error as &dyn std::error::Error, "events could not be trimmed"),
         }
+        // Both may take a while, and can go on the next time.
+        if let Some(Err(error)) = shutdown.run_until_cancelled(store.fill_lists()).await {
+            let error = &error as &dyn std::error::Error;
+            warn!(
+                error,
+                "charges of an earlier version are missing in the lists; the Redis user needs +scan for this once"
+            );
+        }
+        match shutdown.run_until_cancelled(store.trim_lists()).await {
+            None | Some(Ok(0)) => {}
+            Some(Ok(trimmed)) => info!(trimmed, "entries of charges that have gone were taken out of the lists"),
+            Some(Err(error)) => warn!(error = &error as &dyn std::error::Error, "the lists could not be trimmed"),
+        }
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = tokio::time::sleep(HOUSEKEEPING) => {}

@@ -19,6 +19,8 @@ use crate::store::{Bounds, LEASE_MARGIN, StoreSettings};
 
 /// A day.
 const DAY: Duration = Duration::from_hours(24);
+/// Twice the longest window of a policy: by then a charge has long ended, and whoever submitted it no longer does.
+const MIN_INTENT_RETENTION: Duration = Duration::from_hours(180 * 24);
 /// A bearer token shorter than this can be guessed.
 const MIN_TOKEN_CHARS: usize = 16;
 /// Amazon answers within 30 s in Japan; a time-out below that gives up on answers that come.
@@ -214,6 +216,11 @@ impl Reader {
         let journal = self.duration("JOURNAL_RETENTION", self.given.journal_retention.clone(), 30 * DAY);
         let events = self.duration("EVENT_RETENTION", self.given.event_retention.clone(), 30 * DAY);
         let intents = self.duration("INTENT_RETENTION", self.given.intent_retention.clone(), 400 * DAY);
+        if intents.is_some_and(|kept| kept < MIN_INTENT_RETENTION) {
+            let message =
+                "expected at least 180d: an id that was forgotten would be charged anew if it were submitted again";
+            self.mistake("INTENT_RETENTION", message);
+        }
         let x = self.confirmation_delay();
         Some(StoreSettings {
             url: url?,

@@ -6,6 +6,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::problem::FieldError;
 use crate::model::charge_request::{Channel, ChargeInitiator, ChargeRequest, MerchantMetadata, ProviderMetadata};
+use crate::model::handover::{HandedOver, NEW_CHECKOUT, PriorDecline};
 use crate::model::ids::{Account, ChargePermissionId, Environment, IntentId, PolicyName};
 use crate::model::money::{Currency, Money};
 use crate::recovery::policies::Policies;
@@ -48,6 +49,15 @@ struct Body {
     #[serde(default)]
     new: bool,
     last_number: Option<u32>,
+    declined: Option<Declined>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Declined {
+    reason_code: String,
+    at: Timestamp,
+    attempts: u32,
 }
 
 /// An amount as Amazon spells it.
@@ -163,6 +173,7 @@ impl Checker {
             (false, Some(number)) => Some(Declared::LastNumber(number)),
             (false, None) => Some(Declared::Nothing),
         };
+        let handed_over = body.declined.map(|declined| self.declined(&declined, now));
         Some(Submission {
             id: id?,
             request: ChargeRequest {
@@ -181,6 +192,7 @@ impl Checker {
             policy: policy.map_or(Some(None), |chosen| chosen.map(Some))?,
             not_before: body.not_before,
             declared: declared?,
+            handed_over: handed_over.map_or(Some(None), |handed_over| handed_over.map(Some))?,
         })
     }
 
@@ -264,6 +276,29 @@ impl Checker {
             self.wrong("policy", format!("expected one of the policy file: {}; got {name:?}", known.join(", ")));
         }
         chosen
+    }
+
+    /// What is handed over must be recoverable; whether the policy leaves an attempt is decided with the plan.
+    fn declined(&mut self, declined: &Declined, now: Timestamp) -> Option<HandedOver> {
+        if declined.at > now {
+            self.wrong("declined.at", format!("expected a time that is not in the future; it is {now}"));
+        }
+        if declined.attempts == 0 {
+            self.wrong("declined.attempts", "expected how many attempts were declined, from 1");
+        }
+        let code = declined.reason_code.as_str();
+        let reason_code = PriorDecline::parse(code);
+        if NEW_CHECKOUT.contains(&code) {
+            let message = format!(
+                "after {code} there is nothing to recover: only a new checkout, a smaller amount or another method helps"
+            );
+            self.wrong("declined.reasonCode", message);
+        } else if reason_code.is_none() {
+            let known: Vec<&str> = PriorDecline::ALL.iter().map(|reason| reason.as_str()).collect();
+            let shown: String = code.chars().take(MAX_SHOWN_CHARS).collect();
+            self.wrong("declined.reasonCode", format!("expected one of {}; got {shown:?}", known.join(", ")));
+        }
+        Some(HandedOver { reason_code: reason_code?, at: declined.at, attempts: declined.attempts })
     }
 
     fn text(&mut self, field: &str, text: Option<&str>) {
@@ -381,6 +416,25 @@ mod tests {
         wrong_in(&Account { region, ..account() }, |body| {
             body["chargeAmount"] = json!({ "amount": amount, "currencyCode": currency });
         })
+    }
+
+    #[test]
+    fn a_hand_over_must_be_recoverable_and_past() {
+        let declined = |reason: &str, at: &str, attempts: i64| {
+            let declined = json!({ "reasonCode": reason, "at": at, "attempts": attempts });
+            wrong_fields(move |body| body["declined"] = declined)
+        };
+        let (past, now) = ("2026-01-29T10:00:00Z", "2026-01-30T10:00:00Z");
+        for reason in PriorDecline::ALL {
+            assert_eq!(declined(reason.as_str(), now, 1), Vec::<String>::new());
+        }
+        for reason in NEW_CHECKOUT.into_iter().chain(["softdeclined", "", "Sunspots"]) {
+            assert_eq!(declined(reason, past, 1), ["declined.reasonCode"], "{reason}");
+        }
+        assert_eq!(declined("SoftDeclined", "2026-01-30T10:00:01Z", 1), ["declined.at"]);
+        assert_eq!(declined("SoftDeclined", past, 0), ["declined.attempts"]);
+        assert_eq!(declined("SoftDeclined", past, -1), ["declined.attempts"]);
+        assert_eq!(wrong_fields(|body| body["declined"] = json!({ "reasonCode": "SoftDeclined" })), ["declined.at"]);
     }
 
     #[test]

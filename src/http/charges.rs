@@ -1,4 +1,5 @@
-//! `/v1/charges`: submit, look at and cancel charge intents. Field names as Amazon spells them.
+//! `/v1/charges`: submit, look at and cancel charge intents. Lists are in `charge_list`, retries and pauses in `charge_actions`, what an
+//! operator resolves in `resolve`. Field names as Amazon spells them.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -19,7 +20,11 @@ use crate::model::charge_intent::{ChargeIntent, Outcome, Park, Stage};
 use crate::model::ids::{IntentId, PolicyName};
 use crate::model::money::Money;
 use crate::recovery::authorization::expires_at;
-use crate::store::charges::{Canceled, Submitted};
+use crate::recovery::draft::Draft;
+use crate::recovery::due::due;
+use crate::recovery::handover::{Asked, first_plan};
+use crate::recovery::policies::Policies;
+use crate::store::charges::{Canceled, Declared, Plan, Submission, Submitted};
 
 /// A charge intent as the API shows it.
 #[derive(Debug, Serialize)]
@@ -55,6 +60,39 @@ pub struct ChargeResource {
     outcome: Option<Outcome>,
     canceling: bool,
     may_still_charge: bool,
+    #[serde(flatten)]
+    pause: Pauses,
+    /// When an operator resolved it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolved_at: Option<Timestamp>,
+}
+
+/// Whether, since when and by what a charge is paused.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pauses {
+    /// Whether nothing is sent for it until somebody resumes it, or its permission.
+    paused: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused_since: Option<Timestamp>,
+    /// `charge`, `charge_permission`, or both: each is resumed by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    paused_by: Vec<&'static str>,
+}
+
+impl From<&ChargeIntent> for Pauses {
+    fn from(intent: &ChargeIntent) -> Self {
+        let wishes = &intent.wishes;
+        let pauses = [(wishes.paused_since, "charge"), (wishes.permission_paused_since, "charge_permission")];
+        let pauses = pauses.into_iter().filter_map(|(since, by)| Some((since?, by)));
+        // What has ended is not paused, whatever holds for its permission.
+        let pauses: Vec<_> = pauses.filter(|_| !intent.stage().is_terminal()).collect();
+        Self {
+            paused: !pauses.is_empty(),
+            paused_since: pauses.iter().map(|(since, _)| *since).min(),
+            paused_by: pauses.iter().map(|(_, by)| *by).collect(),
+        }
+    }
 }
 
 /// The capture that was asked for, as the API shows it.
@@ -87,10 +125,6 @@ impl CaptureResource {
 impl From<&ChargeIntent> for ChargeResource {
     fn from(intent: &ChargeIntent) -> Self {
         let stage = intent.stage();
-        let reason_code = match stage {
-            Stage::Abandoned { reason, .. } | Stage::Held { reason } => Some(reason.clone()),
-            _ => intent.progress.last_reason.clone(),
-        };
         Self {
             id: intent.id.clone(),
             charge_permission_id: intent.request.charge_permission_id.to_string(),
@@ -111,13 +145,15 @@ impl From<&ChargeIntent> for ChargeResource {
                 Stage::Parked { park: Park::Attention, .. } => Some("attention"),
                 _ => None,
             },
-            reason_code,
+            reason_code: intent.reason().map(str::to_owned),
             charge_id: intent.progress.charge.as_ref().map(ToString::to_string),
             expires_at: expires_at(intent),
             capture: CaptureResource::of(intent),
             outcome: stage.outcome(),
             canceling: intent.cancel_requested_at.is_some() && !stage.is_terminal(),
             may_still_charge: intent.may_still_charge(),
+            pause: intent.into(),
+            resolved_at: intent.wishes.resolved_at,
         }
     }
 }
@@ -132,7 +168,10 @@ pub(super) async fn submit(
     let submission =
         charge_body::read(&body, &inner.account, &inner.policies, inner.clock.now()).map_err(Problem::Invalid)?;
     let id = submission.id.clone();
-    let submitted = inner.store.submit_charge(&submission).await?;
+    let draft = plan(&submission, &inner.policies, inner.clock.now())?;
+    let intent = &draft.intent;
+    let due = due(intent, inner.policies.of(intent)).unwrap_or(intent.submitted_at);
+    let submitted = inner.store.submit_charge(&submission, &Plan { intent, due, events: &draft.events }).await?;
     info!(intent = %id, permission = %submission.request.charge_permission_id, ?submitted, "charge submitted");
     let status = match submitted {
         Submitted::Accepted | Submitted::Held | Submitted::Resumed => StatusCode::ACCEPTED,
@@ -157,6 +196,24 @@ pub(super) async fn submit(
     };
     let resource = resource(&state, &id).await?;
     Ok((status, Json(resource)).into_response())
+}
+
+/// The first plan: decided here, stored with the submission.
+fn plan(submission: &Submission, policies: &Policies, now: Timestamp) -> Result<Draft, Problem> {
+    let asked = Asked {
+        id: &submission.id,
+        request: &submission.request,
+        policy: submission.policy.as_ref(),
+        not_before: submission.not_before,
+        last_number: match submission.declared {
+            Declared::LastNumber(number) => Some(number),
+            Declared::Nothing | Declared::New => None,
+        },
+        declined: submission.handed_over.as_ref(),
+    };
+    first_plan(&asked, policies, now).map_err(|error| {
+        Problem::Invalid(vec![FieldError { field: "declined".to_owned(), message: error.to_string() }])
+    })
 }
 
 /// `GET /v1/charges/{id}`.

@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 use tower_http::timeout::TimeoutLayer;
 
 use super::problem::Problem;
-use super::{capture, charge_permissions, charges, stop};
+use super::{capture, charge_actions, charge_list, charge_permissions, charges, resolve, stop};
 use crate::clock::Clock;
 use crate::model::ids::Account;
 use crate::recovery::policies::Policies;
@@ -60,12 +60,18 @@ impl ApiState {
 /// The router of the internal listener.
 pub fn router(state: ApiState) -> Router {
     let api = Router::new()
-        .route("/charges", post(charges::submit))
+        .route("/charges", post(charges::submit).get(charge_list::list))
         .route("/charges/{id}", get(charges::show).delete(charges::cancel))
         .route("/charges/{id}/capture", post(capture::request))
         .route("/charge-permissions/{id}", get(charge_permissions::show))
         .route("/charge-permissions/{id}/close", post(charge_permissions::close))
         .route("/charge-permissions/{id}/reconcile", post(charge_permissions::reconcile))
+        .route("/charges/{id}/retry", post(charge_actions::retry))
+        .route("/charges/{id}/pause", post(charge_actions::pause))
+        .route("/charges/{id}/resume", post(charge_actions::resume))
+        .route("/charges/{id}/resolve", post(resolve::resolve))
+        .route("/charge-permissions/{id}/pause", post(charge_actions::pause_permission))
+        .route("/charge-permissions/{id}/resume", post(charge_actions::resume_permission))
         .route("/stop", get(stop::show).post(stop::throw).delete(stop::lift))
         .route_layer(from_fn_with_state(state.clone(), authorize));
     Router::new()

@@ -2,7 +2,9 @@
 //! accepts the connections of both and bounds them.
 
 mod capture;
+mod charge_actions;
 mod charge_body;
+mod charge_list;
 pub mod charge_permissions;
 pub mod charges;
 pub mod internal;
@@ -12,4 +14,5 @@ pub mod listener;
 mod problem;
 pub mod public;
 mod refusals;
+mod resolve;
 mod stop;

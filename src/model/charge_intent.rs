@@ -212,6 +212,10 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// The names of all states.
+    pub const NAMES: [&'static str; 8] =
+        ["scheduled", "parked", "pending", "authorized", "held", "captured", "canceled", "abandoned"];
+
     /// The name of the state, as stored, shown and filtered by.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -308,6 +312,13 @@ pub struct Progress {
     /// No reminder before this time: it was late, and it was quiet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remind_after: Option<Timestamp>,
+    /// No new number before this time: until then a request that the caller made before he handed the charge over may still be
+    /// accepted by Amazon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earliest_send: Option<Timestamp>,
+    /// Parked at the hand-over: the first look at the permission only says which instrument was declined.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub awaits_baseline: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -341,6 +352,8 @@ impl Progress {
             capture_plan: None,
             reminders_sent: 0,
             remind_after: None,
+            earliest_send: None,
+            awaits_baseline: false,
         }
     }
 
@@ -349,6 +362,28 @@ impl Progress {
         let ms = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
         self.stood_still_ms = self.stood_still_ms.saturating_add(ms);
     }
+}
+
+/// What people asked for that a reconciliation reads and others write, lease or not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// Since when the charge itself is paused.
+    pub paused_since: Option<Timestamp>,
+    /// Since when its charge permission is paused.
+    pub permission_paused_since: Option<Timestamp>,
+    /// "Try it now."
+    pub retry: Option<RetryWish>,
+    /// When an operator said what became of it.
+    pub resolved_at: Option<Timestamp>,
+}
+
+/// "Try it now": stays until a commit says that exactly this one was seen to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryWish {
+    /// The wake number of the wish: another wish has another.
+    pub wish: u64,
+    /// Whether the plan follows it already.
+    pub done: bool,
 }
 
 /// A charge intent as stored.
@@ -368,8 +403,11 @@ pub struct ChargeIntent {
     pub cancel_requested_at: Option<Timestamp>,
     /// What is to be captured of its authorisation, and how far that is; `None` as long as nobody asked.
     pub capture: Option<CaptureIntent>,
-    /// How long the stop switch was on since the submission, in milliseconds; read with the intent, not part of it.
+    /// How long the stop switch was on, or the charge or its permission paused, since the submission, in milliseconds; what overlaps
+    /// counts once. Read with the intent, not part of it.
     pub stopped_ms: i64,
+    /// What people asked for; read with the intent.
+    pub wishes: Wishes,
     /// Everything else.
     pub progress: Progress,
 }
@@ -385,6 +423,21 @@ impl ChargeIntent {
     #[must_use]
     pub fn may_still_charge(&self) -> bool {
         self.stage().outcome() != Some(Outcome::Verified)
+    }
+
+    /// Whether nothing may be sent for it: it, or its permission, is paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.wishes.paused_since.is_some() || self.wishes.permission_paused_since.is_some()
+    }
+
+    /// Why it is where it is: what the end or the hold gives as its reason, else the last reason heard.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self.stage() {
+            Stage::Abandoned { reason, .. } | Stage::Held { reason } => Some(reason),
+            _ => self.progress.last_reason.as_deref(),
+        }
     }
 
     /// Whether the next send would repeat a number that was marked before.

@@ -59,6 +59,10 @@ event_types! {
     ChargeHeld = "charge.held",
     /// An authorisation lapses soon.
     ChargeExpiring = "charge.expiring",
+    /// Somebody paused it, or its permission.
+    ChargePaused = "charge.paused",
+    /// That pause is over.
+    ChargeResumed = "charge.resumed",
     /// Terminal: canceled by the caller.
     ChargeCanceled = "charge.canceled",
     /// Terminal: given up.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::ids::ObjectId;
+use super::ids::{IntentId, ObjectId};
 
 /// The kind of object a notification names (`ObjectType`).
 /// Source: <https://developer.amazon.com/docs/amazon-pay-checkout/set-up-instant-payment-notifications.html>.
@@ -70,6 +70,9 @@ pub struct HintNote {
     /// again in case its next notification is lost. A new notification takes the place of the whole note.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swept_since: Option<Timestamp>,
+    /// An operator says that this charge is the one of this intent: it is read whatever is known of it, and if it is not so, that is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_intent: Option<IntentId>,
 }
 
 impl HintNote {

@@ -9,6 +9,7 @@ pub mod charge_request;
 pub mod closing;
 pub mod dispute;
 pub mod event;
+pub mod handover;
 pub mod hint;
 pub mod ids;
 pub mod money;

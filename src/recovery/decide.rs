@@ -16,7 +16,7 @@ use super::hints::{fate, newest_permission_hint};
 use super::permission::Told;
 use super::policies::Policies;
 use super::policy::{Policy, later};
-use super::{authorization, closing, found, permission};
+use super::{authorization, closing, found, permission, wishes};
 use crate::model::charge::ChargeLook;
 use crate::model::charge_intent::{NumberStatus, Outcome, Stage, Why};
 use crate::model::event::Event;
@@ -77,6 +77,10 @@ fn go_on(
             draft.about = permission::about(&record, closed);
         }
         apply_charges(&mut drafts, &mut record, &mut events, findings, now, policies, ours);
+        events.extend(wishes::refuted(case, findings, now, ours));
+        for draft in &mut drafts {
+            wishes::retry(draft, now);
+        }
     }
     let turn = closing::turn(&mut record, case, closed, foreign, findings, now, &mut events);
     let context = Context {
@@ -94,7 +98,10 @@ fn go_on(
 
     let mut wants: Vec<(usize, Want)> = Vec::new();
     for (index, draft) in drafts.iter_mut().enumerate() {
-        let want = if foreign { stop_foreign(draft, now) } else { advance(draft, &context) };
+        let mut want = if foreign { stop_foreign(draft, now) } else { advance(draft, &context) };
+        if draft.intent.is_paused() && matches!(want, Want::New | Want::Repeat | Want::Capture) {
+            want = Want::Nothing;
+        }
         plan_next_look(draft, &context);
         // A decline that was read, not answered: the permission is asked about right after it.
         let declined = case.intents.get(index).is_some_and(|before| before.number.value < draft.intent.number.value);
@@ -257,7 +264,11 @@ fn advance_repeat(draft: &mut Draft, at: Timestamp, why: Why, context: &Context<
     if context.closed && !closing {
         draft.intent.progress.closing_since = Some(context.now);
         draft.schedule(policy.confirmation_at(&draft.intent, context.now), Why::Closing);
-    } else if !closing && context.may_end() && context.now >= policy.unknown_deadline(&draft.intent, why) {
+    } else if !closing
+        && context.may_end()
+        && !draft.intent.is_paused()
+        && context.now >= policy.unknown_deadline(&draft.intent, why)
+    {
         draft.end_unverified(context.now, "window_ended");
         return Want::Nothing;
     }

@@ -299,7 +299,7 @@ pub(crate) mod testing {
     //! Values that the tests of the pure core start from.
 
     use super::*;
-    use crate::model::charge_intent::{Number, Progress};
+    use crate::model::charge_intent::{Number, Progress, Wishes};
     use crate::model::charge_request::ChargeRequest;
     use crate::model::money::Money;
     use crate::model::permission::{PermissionState, PermissionView};
@@ -335,6 +335,7 @@ pub(crate) mod testing {
             cancel_requested_at: None,
             capture: None,
             stopped_ms: 0,
+            wishes: Wishes::default(),
             progress: Progress::new(Stage::Scheduled { at: start(), why: Why::Attempt }, start()),
         }
     }

@@ -9,6 +9,7 @@ use super::decide::{ACCOUNT_PROBE, Context};
 use super::draft::Draft;
 use super::policy::{DAY, Policy, Sweep, later};
 use super::reminders;
+use super::wishes::due_while_paused;
 use crate::model::charge::ChargeLook;
 use crate::model::charge_intent::{ChargeIntent, Park, Stage};
 use crate::model::ids::ChargeId;
@@ -29,7 +30,7 @@ pub(super) fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
     let now = context.now;
     let asks_for_permission = matches!(draft.intent.stage(), Stage::Scheduled { .. } | Stage::Parked { .. });
     let sweep = match draft.intent.stage() {
-        Stage::Scheduled { .. } if draft.intent.number.value > 0 => Sweep::Quiet,
+        Stage::Scheduled { .. } if draft.intent.number.value > 0 || draft.intent.is_paused() => Sweep::Quiet,
         Stage::Parked { since, .. } => Sweep::Parked(*since),
         Stage::Pending { since, .. } => Sweep::Pending(*since),
         Stage::Authorized { .. } => Sweep::Until(next_look(&draft.intent, now)),
@@ -85,6 +86,7 @@ pub fn due(intent: &ChargeIntent, policy: &Policy) -> Option<Timestamp> {
     let look_at = intent.progress.look_at;
     let end = policy.attempts_end(intent);
     match intent.stage() {
+        Stage::Scheduled { .. } | Stage::Parked { .. } if intent.is_paused() => due_while_paused(intent),
         Stage::Scheduled { at, why } => {
             let end = if !intent.next_send_repeats() {
                 Some(end)
@@ -101,7 +103,8 @@ pub fn due(intent: &ChargeIntent, policy: &Policy) -> Option<Timestamp> {
         Stage::Parked { park: Park::Attention, .. } => [Some(end), look_at].into_iter().flatten().min(),
         Stage::Pending { .. } => look_at,
         Stage::Authorized { .. } => {
-            [look_at, intent.progress.cancel_retry_at, intent.capture_due()].into_iter().flatten().min()
+            let capture = intent.capture_due().filter(|_| !intent.is_paused());
+            [look_at, intent.progress.cancel_retry_at, capture].into_iter().flatten().min()
         }
         Stage::Held { .. } | Stage::Captured { .. } | Stage::Canceled { .. } | Stage::Abandoned { .. } => None,
     }

@@ -11,7 +11,7 @@ use super::draft::Draft;
 use super::policy::{Lot, MONTH_DOUBT, Policy, later};
 use super::reminders;
 use super::settle::settle;
-use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Park, Progress, Stage, Why};
+use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Park, Progress, Stage, Why, Wishes};
 use crate::model::charge_request::ChargeRequest;
 use crate::model::ids::IntentId;
 use crate::model::money::Money;
@@ -220,6 +220,7 @@ fn intent(from: Timestamp, id: Option<&IntentId>) -> Option<ChargeIntent> {
         cancel_requested_at: None,
         capture: None,
         stopped_ms: 0,
+        wishes: Wishes::default(),
         progress: Progress::new(stage, from),
     })
 }

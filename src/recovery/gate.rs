@@ -31,7 +31,8 @@ pub(super) fn advance_fresh(draft: &mut Draft, context: &Context<'_>) -> Want {
     }
     let policy = context.policy_of(draft);
     let used_up = policy.is_used_up(&draft.intent);
-    if used_up || (context.may_end() && now >= policy.attempts_end(&draft.intent)) {
+    let may_end = context.may_end() && !draft.intent.is_paused();
+    if used_up || (may_end && now >= policy.attempts_end(&draft.intent)) {
         let reason = draft.intent.progress.last_reason.clone().unwrap_or_else(|| "window_ended".to_owned());
         draft.abandon(now, &reason, Outcome::Verified);
         return Want::Nothing;
@@ -61,6 +62,12 @@ fn release_if_mended(draft: &mut Draft, since: Timestamp, park: Park, context: &
     let Park::Instrument { baseline, non_chargeable_seen, echo_look_at } = park else { return };
     let Some(view) = context.look.view() else { return };
     let now = context.now;
+    if std::mem::take(&mut draft.intent.progress.awaits_baseline) {
+        let non_chargeable_seen = view.needs_the_buyer();
+        let park = Park::Instrument { baseline: view.instrument.clone(), non_chargeable_seen, echo_look_at };
+        draft.intent.progress.stage = Stage::Parked { since, park };
+        return;
+    }
     let other_instrument = matches!((&baseline, &view.instrument), (Some(before), Some(after)) if before != after);
     let heard_late = context.heard_at.is_some_and(|heard| heard >= later(since, ECHO_SPAN));
     let heard_early = context.heard_at.is_some() && !heard_late;
@@ -99,6 +106,8 @@ fn gate(draft: &mut Draft, at: Timestamp, context: &Context<'_>) -> Want {
                 draft.park_for_attention(now, &view.reasons.join(", "));
                 Want::Nothing
             }
+            // What the permission says is noted; what it allows is not made use of.
+            PermissionState::Chargeable if draft.intent.is_paused() => Want::Nothing,
             PermissionState::Chargeable if at <= now && view.release_environment.is_none() => {
                 draft.park_for_attention(now, "ReleaseEnvironmentMissing");
                 Want::Nothing
@@ -146,6 +155,10 @@ fn gate_limits(draft: &mut Draft, view: &PermissionView, now: Timestamp, policy:
         Want::Nothing
     } else if view.amount_balance.is_some_and(|balance| amount.exceeds(&balance)) {
         draft.park_for_month(now, policy);
+        Want::Nothing
+    } else if let Some(until) = draft.intent.progress.earliest_send.filter(|until| *until > now) {
+        // Whatever made it due: an older request of who handed it over may still be accepted.
+        draft.defer(until);
         Want::Nothing
     } else if let Some(until) = policy.quiet_until(&draft.intent, now) {
         // Planned outside of the quiet hours, and late.

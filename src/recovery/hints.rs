@@ -8,6 +8,7 @@ use super::case::{Case, Findings, HintFate};
 use super::decide::ACCOUNT_PROBE;
 use super::plan::is_known_final;
 use super::policy::later;
+use super::wishes::is_a_claim;
 use crate::model::charge::ChargeLook;
 use crate::model::hint::{Hint, HintNote, ObjectType};
 use crate::model::permission::Look;
@@ -33,7 +34,7 @@ pub(super) fn fate(hint: &Hint, case: &Case, findings: &Findings, foreign: bool,
     }
     if hint.object_type == ObjectType::Charge {
         let id = hint.object_id.to_charge_id();
-        if is_known_final(case, &id) {
+        if is_known_final(case, &id) && !is_a_claim(hint) {
             return HintFate::Done;
         }
         return match findings.charges.iter().find(|(seen, _)| *seen == id) {

@@ -3,6 +3,7 @@
 //! - [`policy`]: the numbers. When to try again, how often, for how long. [`quiet`]: and when not.
 //! - [`policies`]: which numbers hold for which charge.
 //! - [`explain`]: what a policy comes to, as a list of times.
+//! - [`handover`]: the first plan of a charge. [`wishes`]: what people ask for while it is open.
 //! - [`plan`]: what to look at. [`decide`]: one charge permission at a time, what to do. [`case`]: the values they take and give.
 //! - [`due`]: when an intent needs attention next.
 //! - [`closing`]: the wish to close a permission. [`reminders`]: asking the buyer again. [`sweep`]: what was found without a notification.
@@ -23,6 +24,7 @@ pub mod due;
 pub mod explain;
 pub mod found;
 mod gate;
+pub mod handover;
 mod hints;
 pub mod objects;
 pub mod permission;
@@ -33,6 +35,7 @@ pub mod quiet;
 pub mod reminders;
 pub mod settle;
 pub mod sweep;
+pub mod wishes;
 
 #[cfg(test)]
 mod tests;

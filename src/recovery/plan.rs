@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::case::{Case, Plan};
 use super::closing;
 use super::objects::{disputes_to_read, refunds_to_read};
+use super::wishes::{is_a_claim, wants_a_look};
 use crate::model::charge::ChargeState;
 use crate::model::charge_intent::{ChargeIntent, Park, Stage};
 use crate::model::hint::{Hint, ObjectType};
@@ -22,8 +23,8 @@ pub fn plan(case: &Case, now: Timestamp) -> Plan {
         .iter()
         .filter(ready)
         .filter(|hint| hint.object_type == ObjectType::Charge)
+        .filter(|hint| is_a_claim(hint) || !is_known_final(case, &hint.object_id.to_charge_id()))
         .map(|hint| hint.object_id.to_charge_id())
-        .filter(|charge| !is_known_final(case, charge))
         .collect();
     for intent in &case.intents {
         if let Stage::Pending { charge, .. } | Stage::Authorized { charge, .. } = intent.stage()
@@ -62,7 +63,9 @@ fn shares(wanted: [usize; 3]) -> [usize; 3] {
 
 /// Before a capture is sent, and after one that nobody answered, the charge is asked for.
 fn captures_now(intent: &ChargeIntent, now: Timestamp) -> bool {
-    matches!(intent.stage(), Stage::Authorized { .. }) && intent.capture_due().is_some_and(|at| at <= now)
+    matches!(intent.stage(), Stage::Authorized { .. })
+        && !intent.is_paused()
+        && intent.capture_due().is_some_and(|at| at <= now)
 }
 
 /// A charge that our record knows as final costs no call.
@@ -72,9 +75,9 @@ pub(super) fn is_known_final(case: &Case, charge: &ChargeId) -> bool {
 
 /// Whether the permission gates what is due for this intent now.
 fn needs_the_permission(intent: &ChargeIntent, now: Timestamp) -> bool {
-    let looked_for = intent.progress.look_at.is_some_and(|at| at <= now);
+    let looked_for = intent.progress.look_at.is_some_and(|at| at <= now) || wants_a_look(intent);
     match intent.stage() {
-        Stage::Scheduled { at, .. } => *at <= now || looked_for,
+        Stage::Scheduled { at, .. } => (*at <= now && !intent.is_paused()) || looked_for,
         Stage::Parked { park: Park::Instrument { echo_look_at, .. }, .. } => {
             looked_for || intent.progress.look_at.is_none() || echo_look_at.is_some_and(|at| at <= now)
         }

@@ -17,7 +17,7 @@ use crate::model::event::EventType;
 use crate::model::verdict::{Decline, Refusal, Verdict};
 
 /// How long to wait after `InvalidChargePermissionStatus` for a permission that looks chargeable.
-const CONFLICT_DELAY: Duration = Duration::from_hours(1);
+pub(super) const CONFLICT_DELAY: Duration = Duration::from_hours(1);
 /// How often in a row that is believed.
 const MAX_CONFLICTS: u32 = 3;
 /// How long an unknown number of a closed permission is asked about while nobody answers.

@@ -13,6 +13,7 @@ mod reminders;
 mod rows;
 mod table;
 mod walk;
+mod wishes;
 
 use std::time::Duration;
 
@@ -152,8 +153,14 @@ fn silence() -> Verdict {
 }
 
 fn hint(object_type: ObjectType, object: &str, published_at: Timestamp) -> Hint {
-    let note =
-        HintNote { message_id: "m-1".to_owned(), published_at, refusals: 0, not_before: None, swept_since: None };
+    let note = HintNote {
+        message_id: "m-1".to_owned(),
+        published_at,
+        refusals: 0,
+        not_before: None,
+        swept_since: None,
+        for_intent: None,
+    };
     Hint { object_type, object_id: object.parse().unwrap(), note }
 }
 

@@ -96,6 +96,7 @@ impl Store {
 fn samples(keys: &Keys) -> Vec<String> {
     let mut samples = vec![keys.marker(), keys.schedule(), keys.events(), keys.journal(), keys.quarantine()];
     samples.push(keys.seen("x"));
+    samples.extend([keys.index("held"), keys.index_expiry()]);
     if let Ok(permission) = "C00-0000000-0000000".parse::<ChargePermissionId>() {
         samples.extend([keys.permission(&permission), keys.hints(&permission), keys.open(&permission)]);
     }

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use redis::AsyncCommands;
 use serde_json::json;
 
-use super::record::{StoredIntent, read, read_time};
+use super::lists::entry_of;
+use super::record::{Still, StoredIntent, read, read_time};
 use super::script::{HOLD_INTENT, INIT_ACCOUNT, SET_STOP};
 use super::{Store, StoreError};
 use crate::model::charge_intent::{RECOVERY, Stage};
@@ -154,7 +155,10 @@ impl Store {
         let reply = self.run(&INIT_ACCOUNT, &keys, &args).await?;
         match reply.outcome() {
             "done" if matches!(init, Init::AfterLoss | Init::AfterRestore) => {
-                Ok(Initialised::Done { held: self.hold_everything().await? })
+                let held = self.hold_everything().await?;
+                // While SCAN is permitted: what was restored may be of a version without lists.
+                self.fill_lists().await?;
+                Ok(Initialised::Done { held })
             }
             "done" => Ok(Initialised::Done { held: 0 }),
             "exists" => Ok(Initialised::Exists),
@@ -198,7 +202,7 @@ impl Store {
         loop {
             let key = self.0.keys.intent(id);
             let fields: HashMap<String, String> = self.0.connection.handle().hgetall(&key).await?;
-            let Some(stored) = read(id, &key, &fields, 0)? else { return Ok(false) };
+            let Some(stored) = read(id, &key, &fields, Still::default())? else { return Ok(false) };
             if let Some(held) = self.try_hold(&stored).await? {
                 return Ok(held);
             }
@@ -212,13 +216,14 @@ impl Store {
         held.progress.stage = Stage::Held { reason: RECOVERY.to_owned() };
         let permission = &held.request.charge_permission_id;
         let event = Event::of_charge(EventType::ChargeHeld, &held, json!({ "reason": RECOVERY }));
-        let keys = [
+        let mut keys = vec![
             inner.keys.marker(),
             inner.keys.intent(&held.id),
             inner.keys.permission(permission),
             inner.keys.open(permission),
             inner.keys.events(),
         ];
+        keys.extend(inner.keys.lists());
         let progress = json!(held.progress).to_string();
         let now = self.now_text();
         let args = [
@@ -230,6 +235,7 @@ impl Store {
             &progress,
             event.kind,
             &event.data,
+            &entry_of(&held),
         ];
         let reply = self.run(&HOLD_INTENT, &keys, &args).await?;
         match reply.outcome() {

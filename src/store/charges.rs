@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use redis::AsyncCommands;
 use serde_json::json;
 
+use super::lists::entry_of;
 pub use super::record::StoredIntent;
-use super::record::{read, request_text};
+use super::record::{PAUSE_FIELDS, Still, read, request_text};
 use super::script::{CANCEL_CHARGE, SUBMIT_CHARGE};
 use super::{Store, StoreError, millis};
-use crate::model::charge_intent::{ChargeIntent, Number, Outcome, Progress, RECOVERY, Stage, Why};
+use crate::model::charge_intent::{ChargeIntent, Outcome, RECOVERY, Stage};
 use crate::model::charge_request::ChargeRequest;
 use crate::model::event::{Event, EventType};
+use crate::model::handover::HandedOver;
 use crate::model::ids::{IntentId, PolicyName, hex_prefix};
 
 /// What the caller knows about numbers used before a loss of data.
@@ -39,6 +40,19 @@ pub struct Submission {
     pub not_before: Option<Timestamp>,
     /// What is known about earlier numbers.
     pub declared: Declared,
+    /// What became of the charge before it was handed over.
+    pub handed_over: Option<HandedOver>,
+}
+
+/// The first plan of a charge, as it was decided.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The charge with its first plan.
+    pub intent: &'a ChargeIntent,
+    /// When it needs attention first.
+    pub due: Timestamp,
+    /// What is told of it.
+    pub events: &'a [Event],
 }
 
 /// What became of a submission.
@@ -83,32 +97,14 @@ impl Store {
     ///
     /// # Errors
     /// When it is not certain that it was stored; the same submission again is safe.
-    pub async fn submit_charge(&self, submission: &Submission) -> Result<Submitted, StoreError> {
+    pub async fn submit_charge(&self, submission: &Submission, plan: &Plan<'_>) -> Result<Submitted, StoreError> {
         let inner = &self.0;
         let (id, permission) = (&submission.id, &submission.request.charge_permission_id);
-        let now = inner.clock.now();
-        let at = submission.not_before.map_or(now, |at| at.max(now));
-        let why = if submission.declared == Declared::Nothing { Why::Attempt } else { why_of(submission.declared) };
-        let progress = Progress::new(Stage::Scheduled { at, why }, at);
-        let held = Progress::new(Stage::Held { reason: RECOVERY.to_owned() }, at);
-        let intent = |progress: &Progress| ChargeIntent {
-            id: id.clone(),
-            request: submission.request.clone(),
-            policy: submission.policy.clone(),
-            submitted_at: now,
-            number: Number::fresh(match submission.declared {
-                Declared::LastNumber(number) => number,
-                Declared::Nothing | Declared::New => 0,
-            }),
-            cancel_requested_at: None,
-            capture: None,
-            stopped_ms: 0,
-            progress: progress.clone(),
-        };
-        let scheduled =
-            Event::of_charge(EventType::ChargeScheduled, &intent(&progress), json!({ "at": at, "why": why }));
-        let held_event = Event::of_charge(EventType::ChargeHeld, &intent(&held), json!({ "reason": RECOVERY }));
-        let keys = [
+        let intent = plan.intent;
+        let mut held = intent.clone();
+        held.progress.stage = Stage::Held { reason: RECOVERY.to_owned() };
+        let held_event = Event::of_charge(EventType::ChargeHeld, &held, json!({ "reason": RECOVERY }));
+        let mut keys = vec![
             inner.keys.marker(),
             inner.keys.intent(id),
             inner.keys.permission(permission),
@@ -116,7 +112,8 @@ impl Store {
             inner.keys.schedule(),
             inner.keys.events(),
         ];
-        let request = request_text(&submission.request, submission.policy.as_ref());
+        keys.extend(inner.keys.lists());
+        let request = request_text(&submission.request, submission.policy.as_ref(), submission.handed_over.as_ref());
         let digest = digest(submission, &request);
         let declared = match submission.declared {
             Declared::Nothing => String::new(),
@@ -135,16 +132,18 @@ impl Store {
                     id.as_str(),
                     &digest,
                     &request,
-                    &json!(progress).to_string(),
-                    &at.as_millisecond().to_string(),
+                    &json!(intent.progress).to_string(),
+                    &plan.due.as_millisecond().to_string(),
                     &declared,
-                    &json!(held).to_string(),
+                    &json!(held.progress).to_string(),
                     &bounds.open_per_permission.to_string(),
                     &bounds.events.to_string(),
-                    scheduled.kind,
-                    &scheduled.data,
+                    intent.stage().name(),
+                    &json!(plan.events).to_string(),
                     held_event.kind,
                     &held_event.data,
+                    &entry_of(intent),
+                    &entry_of(&held),
                 ],
             )
             .await?;
@@ -171,9 +170,38 @@ impl Store {
     pub async fn charge(&self, id: &IntentId) -> Result<Option<StoredIntent>, StoreError> {
         // First: on a server that lost its data "there is none" would be a wrong answer.
         let stopped_ms = self.account().await?.stopped_ms;
-        let key = self.0.keys.intent(id);
-        let fields: HashMap<String, String> = self.0.connection.handle().hgetall(&key).await?;
-        read(id, &key, &fields, stopped_ms)
+        Ok(self.read_charges(std::slice::from_ref(id), stopped_ms).await?.pop())
+    }
+
+    /// Reads intents, with the pauses of their permissions. One that is not there is left out.
+    pub(super) async fn read_charges(
+        &self,
+        ids: &[IntentId],
+        stopped_ms: i64,
+    ) -> Result<Vec<StoredIntent>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut handle = self.0.connection.handle();
+        let mut pipe = redis::pipe();
+        for id in ids {
+            pipe.hgetall(self.0.keys.intent(id));
+        }
+        let records: Vec<HashMap<String, String>> = pipe.query_async(&mut handle).await?;
+        let now = self.redis_now().await?;
+        let mut pipe = redis::pipe();
+        for fields in &records {
+            // Of one that is not there, or is not readable, some key: then nothing is read of it.
+            let permission = fields.get("permission").and_then(|id| id.parse().ok());
+            let key = permission.map_or_else(|| self.0.keys.marker(), |id| self.0.keys.permission(&id));
+            pipe.hmget(key, &PAUSE_FIELDS);
+        }
+        let pauses: Vec<[Option<String>; 3]> = pipe.query_async(&mut handle).await?;
+        let mut stored = Vec::with_capacity(ids.len());
+        for ((id, fields), pause) in ids.iter().zip(&records).zip(pauses) {
+            stored.extend(read(id, &self.0.keys.intent(id), fields, Still::of(now, stopped_ms, pause))?);
+        }
+        Ok(stored)
     }
 
     /// Cancels an intent, or notes the wish.
@@ -198,7 +226,7 @@ impl Store {
         let mut ended = intent.clone();
         ended.progress.stage = Stage::Canceled { at: inner.clock.now(), outcome: Outcome::Verified };
         let event = Event::of_charge(EventType::ChargeCanceled, &ended, json!({ "outcome": Outcome::Verified }));
-        let keys = [
+        let mut keys = vec![
             inner.keys.marker(),
             inner.keys.intent(&intent.id),
             inner.keys.permission(permission),
@@ -206,6 +234,7 @@ impl Store {
             inner.keys.schedule(),
             inner.keys.events(),
         ];
+        keys.extend(inner.keys.lists());
         let mut reply = self
             .run(
                 &CANCEL_CHARGE,
@@ -220,6 +249,7 @@ impl Store {
                     &millis(inner.settings.intent_retention).to_string(),
                     event.kind,
                     &event.data,
+                    &entry_of(&ended),
                 ],
             )
             .await?;
@@ -234,13 +264,6 @@ impl Store {
             "changed" => Ok(None),
             _ => Err(reply.unexpected()),
         }
-    }
-}
-
-fn why_of(declared: Declared) -> Why {
-    match declared {
-        Declared::LastNumber(_) => Why::Repeat,
-        Declared::Nothing | Declared::New => Why::Attempt,
     }
 }
 

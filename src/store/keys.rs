@@ -2,7 +2,11 @@
 //!
 //! All keys of an account share one hash tag, `{<environment>:<merchant>}`: every script is atomic on a plain server and on a cluster.
 
+use crate::model::charge_intent::Stage;
 use crate::model::ids::{Account, ChargePermissionId, IntentId};
+
+/// The list of ends that are unverified and that no operator has resolved.
+pub(super) const UNVERIFIED: &str = "unverified";
 
 /// Key names of one account.
 #[derive(Debug, Clone)]
@@ -81,6 +85,26 @@ impl Keys {
         self.of(&format!("intent:{id}"))
     }
 
+    /// Sorted set, in the order of its members: what an operator looks charges up by; one for each state, and one of unverified ends.
+    #[must_use]
+    pub fn index(&self, list: &str) -> String {
+        self.of(&format!("index:{list}"))
+    }
+
+    /// Sorted set: entries of those lists that may go, by time (ms).
+    #[must_use]
+    pub fn index_expiry(&self) -> String {
+        self.of("index:expiry")
+    }
+
+    /// The lists, in the order in which scripts want them: the last of their keys.
+    #[must_use]
+    pub fn lists(&self) -> Vec<String> {
+        let mut lists: Vec<String> = Stage::NAMES.iter().map(|state| self.index(state)).collect();
+        lists.extend([self.index(UNVERIFIED), self.index_expiry()]);
+        lists
+    }
+
     /// The pattern that finds every intent, for the recovery after a loss.
     #[must_use]
     pub fn intent_pattern(&self) -> String {
@@ -108,6 +132,8 @@ mod tests {
             keys.hints(&permission),
             keys.open(&permission),
             keys.intent(&"i".parse().unwrap()),
+            keys.index("held"),
+            keys.index_expiry(),
         ] {
             assert!(key.starts_with("amazon-pay:{sandbox:A1}:"), "{key}");
         }

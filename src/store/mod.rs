@@ -2,6 +2,7 @@
 //!
 //! - [`notifications`]: accept and quarantine what the public listener verified.
 //! - [`charges`]: submit, read and cancel charge intents. [`captures`]: the wish to capture one, and the mark of its send.
+//! - [`actions`]: retry, pause and resolve them. [`lists`]: find them.
 //! - [`reconciliations`]: claim a permission, renew its lease, mark a send, commit.
 //! - [`permissions`]: read a charge permission, ask for its closing or for a look.
 //! - [`consumers`]: read the events as a consumer group.
@@ -12,6 +13,7 @@
 
 mod access;
 pub mod account;
+pub mod actions;
 pub mod captures;
 pub mod charges;
 mod connection;
@@ -19,6 +21,8 @@ pub mod consumers;
 mod failure;
 pub mod housekeeping;
 pub mod keys;
+pub mod lists;
+mod notes;
 pub mod notifications;
 pub mod permissions;
 pub mod reconciliations;

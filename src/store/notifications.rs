@@ -71,6 +71,7 @@ impl Store {
                 refusals: 0,
                 not_before: None,
                 swept_since: None,
+                for_intent: None,
             },
         };
         let keys = [

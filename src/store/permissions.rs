@@ -3,15 +3,14 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use serde_json::json;
 
-use super::record::{read_hint, read_record, read_time, read_wish};
-use super::script::{ADD_HINT, REQUEST_CLOSE, REQUEST_LOOK};
+use super::record::{PAUSE_FIELDS, Still, read_hint, read_record, read_time, read_wish};
+use super::script::{REQUEST_CLOSE, REQUEST_LOOK};
 use super::{Store, StoreError};
 use crate::model::charge_intent::ChargeIntent;
 use crate::model::closing::CloseWish;
-use crate::model::hint::{Hint, HintNote, ObjectType};
-use crate::model::ids::{ChargeId, ChargePermissionId};
+use crate::model::hint::Hint;
+use crate::model::ids::ChargePermissionId;
 use crate::model::permission::PermissionRecord;
 
 /// What is stored about a charge permission.
@@ -67,6 +66,7 @@ impl Store {
         }
         let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
         let now = self.redis_now().await?;
+        let pause = PAUSE_FIELDS.map(|name| fields.get(name).cloned());
         let mut hints = noted
             .into_iter()
             .map(|(field, value)| read_hint(&hints, &field, value).map(|(hint, _)| hint))
@@ -82,7 +82,7 @@ impl Store {
             leased: read_time(field("lease_until")).is_some_and(|until| until > now),
             due,
             hints,
-            intents: self.read_open(&ids, stopped_ms).await?,
+            intents: self.read_open(&ids, Still::of(now, stopped_ms, pause)).await?,
         }))
     }
 
@@ -125,38 +125,6 @@ impl Store {
         let keys = [self.0.keys.marker(), self.0.keys.permission(id), self.0.keys.schedule()];
         let reply = self.run(&REQUEST_LOOK, &keys, &[id.as_str()]).await?;
         if reply.outcome() != "asked" {
-            return Err(reply.unexpected());
-        }
-        self.nudge();
-        Ok(())
-    }
-
-    /// Notes a charge that is to be read and matched, without a notification.
-    ///
-    /// # Errors
-    /// When it is not certain that it was noted. The same again is safe.
-    pub async fn note_charge(&self, permission: &ChargePermissionId, charge: &ChargeId) -> Result<(), StoreError> {
-        let inner = &self.0;
-        let hint = Hint {
-            object_type: ObjectType::Charge,
-            object_id: charge.clone().into(),
-            note: HintNote {
-                message_id: String::new(),
-                published_at: inner.clock.now(),
-                refusals: 0,
-                not_before: None,
-                swept_since: None,
-            },
-        };
-        let keys = [
-            inner.keys.marker(),
-            inner.keys.permission(permission),
-            inner.keys.hints(permission),
-            inner.keys.schedule(),
-        ];
-        let reply =
-            self.run(&ADD_HINT, &keys, &[permission.as_str(), &hint.field(), &json!(hint.note).to_string()]).await?;
-        if reply.outcome() != "noted" {
             return Err(reply.unexpected());
         }
         self.nudge();

@@ -10,7 +10,8 @@ use tracing::error;
 
 use super::captures::capture_change;
 use super::charges::StoredIntent;
-use super::record::{corrupt, read, read_hint, read_record, read_time, read_wish, time_text, trigger_text};
+use super::lists::entry_of;
+use super::record::{Still, corrupt, read, read_hint, read_record, read_time, read_wish, time_text, trigger_text};
 use super::script::{CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
 use super::{Store, StoreError, millis};
 use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Outcome, Stage};
@@ -39,8 +40,8 @@ pub struct Claim {
     pub hints: Vec<(Hint, String)>,
     /// The open intents, those due first.
     pub intents: Vec<ChargeIntent>,
-    /// The account's stopped time so far, in milliseconds.
-    pub stopped_ms: i64,
+    /// The time that stood still so far.
+    pub still: Still,
     /// The caller's wish that the permission be closed.
     pub close: Option<CloseWish>,
     /// Somebody asked for a look; the note as stored.
@@ -194,8 +195,14 @@ impl Store {
             _ => return Err(reply.unexpected()),
         }
         let at: String = reply.take(3)?;
-        let stopped: String = reply.take(4)?;
-        let stopped_ms = stopped.parse().map_err(|_| reply.unexpected())?;
+        let at = read_time(&at).ok_or_else(|| reply.unexpected())?;
+        let still: String = reply.take(4)?;
+        let paused: String = reply.take(13)?;
+        let still = Still {
+            now_ms: at.as_millisecond(),
+            ms: still.parse().map_err(|_| reply.unexpected())?,
+            paused_since: read_time(&paused),
+        };
         let (closed, record): (String, String) = (reply.take(5)?, reply.take(6)?);
         let hints: Vec<(String, String)> = reply.take(7)?;
         let open: Vec<String> = reply.take(8)?;
@@ -205,22 +212,22 @@ impl Store {
             permission: permission.clone(),
             token: reply.take(1)?,
             wake: reply.take(2)?,
-            ahead: read_time(&at).ok_or_else(|| reply.unexpected())?.duration_since(now),
+            ahead: at.duration_since(now),
             closed: closed == "1",
             record: read_record(&keys[2], &record)?,
             hints: hints
                 .into_iter()
                 .map(|(field, value)| read_hint(&keys[3], &field, value))
                 .collect::<Result<_, _>>()?,
-            intents: self.read_open(&open, stopped_ms).await?,
-            stopped_ms,
+            intents: self.read_open(&open, still).await?,
+            still,
             close: read_wish(&close_at, &close_reason, &cancel_pending),
             look_asked: Some(look_asked).filter(|note| !note.is_empty()),
         })))
     }
 
     /// Reads intents by id. One that has gone meanwhile is left out.
-    pub(super) async fn read_open(&self, ids: &[String], stopped_ms: i64) -> Result<Vec<ChargeIntent>, StoreError> {
+    pub(super) async fn read_open(&self, ids: &[String], still: Still) -> Result<Vec<ChargeIntent>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -235,7 +242,7 @@ impl Store {
         let records: Vec<HashMap<String, String>> = pipe.query_async(&mut self.0.connection.handle()).await?;
         let mut intents = Vec::with_capacity(ids.len());
         for (id, fields) in ids.iter().zip(&records) {
-            intents.extend(read(id, &self.0.keys.intent(id), fields, stopped_ms)?.map(|stored| stored.intent));
+            intents.extend(read(id, &self.0.keys.intent(id), fields, still)?.map(|stored| stored.intent));
         }
         intents.sort_by_key(|intent| intent.submitted_at);
         Ok(intents)
@@ -248,7 +255,7 @@ impl Store {
     pub async fn ended_charge(&self, id: &IntentId, claim: &Claim) -> Result<Option<StoredIntent>, StoreError> {
         let key = self.0.keys.intent(id);
         let fields: HashMap<String, String> = self.0.connection.handle().hgetall(&key).await?;
-        read(id, &key, &fields, claim.stopped_ms)
+        read(id, &key, &fields, claim.still)
     }
 
     /// Extends the lease.
@@ -351,6 +358,7 @@ impl Store {
             inner.keys.quarantine(),
         ];
         keys.extend(commit.intents.iter().map(|(intent, ..)| inner.keys.intent(&intent.id)));
+        keys.extend(inner.keys.lists());
         let payload = payload(&claim.permission, commit).to_string();
         let args = [
             &inner.source,
@@ -446,6 +454,8 @@ fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]
         "charge": charge,
         "progress": json!(intent.progress).to_string(),
         "due": time_text(due),
+        "entry": entry_of(intent),
+        "retry": retry_done(intent),
         "events": events,
         "number": {
             "value": number.value.to_string(),
@@ -462,4 +472,9 @@ fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]
         written["capture"] = capture_change(capture);
     }
     written
+}
+
+/// The wish to retry that the decision has seen to.
+fn retry_done(intent: &ChargeIntent) -> String {
+    intent.wishes.retry.filter(|retry| retry.done).map(|retry| retry.wish.to_string()).unwrap_or_default()
 }

@@ -11,9 +11,12 @@ use serde_json::json;
 
 use super::StoreError;
 use crate::model::capture::{CaptureIntent, CaptureWish};
-use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Progress, Stage, Trigger, Why};
+use crate::model::charge_intent::{
+    ChargeIntent, Number, NumberStatus, Progress, RetryWish, Stage, Trigger, Why, Wishes,
+};
 use crate::model::charge_request::ChargeRequest;
 use crate::model::closing::CloseWish;
+use crate::model::handover::HandedOver;
 use crate::model::hint::{Hint, HintNote, ObjectType};
 use crate::model::ids::{IntentId, PolicyName};
 use crate::model::permission::PermissionRecord;
@@ -35,21 +38,62 @@ struct ChosenPolicy {
     policy: Option<PolicyName>,
 }
 
-/// The request as stored. Without a policy it is the very text of earlier versions, so that a charge from before is recognised.
-pub(super) fn request_text(request: &ChargeRequest, policy: Option<&PolicyName>) -> String {
+/// The request as stored. Without a policy and a hand-over it is the very text of earlier versions, so that a charge from before is
+/// recognised.
+pub(super) fn request_text(
+    request: &ChargeRequest,
+    policy: Option<&PolicyName>,
+    declined: Option<&HandedOver>,
+) -> String {
     let mut stored = json!(request);
     if let (Some(fields), Some(policy)) = (stored.as_object_mut(), policy) {
         fields.insert("policy".to_owned(), json!(policy));
     }
+    if let (Some(fields), Some(declined)) = (stored.as_object_mut(), declined) {
+        fields.insert("declined".to_owned(), json!(declined));
+    }
     stored.to_string()
 }
 
-/// Reads the fields of an intent's hash; `None` if there is none. `stopped_ms` is the account's stopped time so far.
+/// The time that stood still for a charge permission: the account was stopped, or the permission paused. By Redis' clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Still {
+    /// When that was counted.
+    pub(super) now_ms: i64,
+    /// How long it stood still until then, over the life of both.
+    pub(super) ms: i64,
+    /// Since when the permission is paused.
+    pub(super) paused_since: Option<Timestamp>,
+}
+
+/// Fields of a pause, the same of a permission and of an intent.
+pub(super) const PAUSE_FIELDS: [&str; 3] = ["paused_since", "paused_base_ms", "paused_total_ms"];
+
+impl Still {
+    /// Of a permission with these [`PAUSE_FIELDS`], in an account that was stopped for so long.
+    pub(super) fn of(now: Timestamp, stopped_ms: i64, [since, base, total]: [Option<String>; 3]) -> Self {
+        let account = Self { now_ms: now.as_millisecond(), ms: stopped_ms, paused_since: None };
+        let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
+        let since = since.and_then(|text| read_time(&text));
+        Self { ms: account.with_pause(since, number(base), number(total)), paused_since: since, ..account }
+    }
+
+    /// As the prelude's `with_pause`: what overlaps counts once.
+    fn with_pause(self, since: Option<Timestamp>, base: Option<i64>, total: Option<i64>) -> i64 {
+        let running = since.map_or(0, |since| {
+            let span = self.now_ms.saturating_sub(since.as_millisecond());
+            span.saturating_sub(self.ms.saturating_sub(base.unwrap_or(0))).max(0)
+        });
+        self.ms.saturating_add(total.unwrap_or(0)).saturating_add(running)
+    }
+}
+
+/// Reads the fields of an intent's hash; `None` if there is none. `still` is the time that stood still for its permission so far.
 pub(super) fn read(
     id: &IntentId,
     key: &str,
     fields: &HashMap<String, String>,
-    stopped_ms: i64,
+    still: Still,
 ) -> Result<Option<StoredIntent>, StoreError> {
     if fields.is_empty() {
         return Ok(None);
@@ -72,6 +116,12 @@ pub(super) fn read(
     if status == NumberStatus::Unknown {
         after_a_crash(&mut progress, &number, reader.optional("trigger"));
     }
+    let paused_since = reader.time("paused_since")?;
+    let still_ms = still.with_pause(
+        paused_since,
+        reader.optional_number("paused_base_ms"),
+        reader.optional_number("paused_total_ms"),
+    );
     let intent = ChargeIntent {
         id: id.clone(),
         request: reader.json("request")?,
@@ -79,7 +129,16 @@ pub(super) fn read(
         submitted_at: reader.time("submitted_at")?.ok_or_else(|| reader.corrupt("submitted_at"))?,
         cancel_requested_at: reader.time("cancel_at")?,
         capture: read_capture(&reader)?,
-        stopped_ms: stopped_ms.saturating_sub(reader.optional_number("stopped_base_ms").unwrap_or(stopped_ms)),
+        stopped_ms: still_ms.saturating_sub(reader.optional_number("stopped_base_ms").unwrap_or(still_ms)),
+        wishes: Wishes {
+            paused_since,
+            permission_paused_since: still.paused_since,
+            retry: reader
+                .optional_number("retry_wish")
+                .and_then(|wish| u64::try_from(wish).ok())
+                .map(|wish| RetryWish { wish, done: false }),
+            resolved_at: reader.time("resolved_at")?,
+        },
         number,
         progress,
     };

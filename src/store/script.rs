@@ -43,6 +43,11 @@ scripts! {
     HOLD_INTENT = "hold_intent";
     REQUEST_CLOSE = "request_close";
     REQUEST_LOOK = "request_look";
+    RETRY_CHARGE = "retry_charge";
+    SET_PAUSE = "set_pause";
+    RESOLVE_INTENT = "resolve_intent";
+    LIST_INTENT = "list_intent";
+    TRIM_LISTS = "trim_lists";
 }
 
 /// The answer of a script.

@@ -136,7 +136,7 @@ async fn errors_of_the_api_are_problem_details_whoever_raises_them() {
     let large = json!({ "id": "x".repeat(65 * 1024) });
     for (answer, status) in [
         (app.post("/v1/charges", &large).await, 413),
-        (app.get("/v1/charges").await, 405),
+        (app.delete("/v1/charges").await, 405),
         (app.get("/v1/nothing").await, 404),
     ] {
         assert_eq!(

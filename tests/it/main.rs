@@ -11,10 +11,12 @@ mod close;
 mod demo_story;
 mod field;
 mod framing;
+mod handover;
 mod learning;
 mod listener;
 mod loss;
 mod objects;
+mod operator;
 mod outbound;
 mod policy;
 #[path = "support/process.rs"]

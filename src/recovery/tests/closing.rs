@@ -112,7 +112,9 @@ fn a_permission_of_the_other_environment_is_not_closed() {
 
 #[test]
 fn a_charge_that_stands_while_its_permission_closes_is_read_at_once_and_hourly_for_a_day() {
-    let authorized = answered(sent(), &as_answer(charge(A, ChargeState::Authorized, 0)), start()).intent;
+    let mut for_later = sent();
+    for_later.request.capture_now = false;
+    let authorized = answered(for_later, &as_answer(charge(A, ChargeState::Authorized, 0)), start()).intent;
     let decision = made(&case(vec![authorized]), closed(), after(HOUR));
     let found = Case { closed: true, ..case(vec![decision.drafts[0].intent.clone()]) };
     let found = Case { record: decision.record, ..found };

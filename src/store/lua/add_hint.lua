@@ -1,4 +1,5 @@
--- Notes that an object is to be looked at, without a notification: a success that arrived after its worker had lost the lease.
+-- Notes that an object is to be looked at, without a notification: a success that arrived after its worker had lost the lease, or a
+-- charge that an operator named.
 --
 -- KEYS    1 marker  2 permission  3 hints  4 schedule
 -- ARGV    1 offset  2 permission id  3 hint field  4 hint note (JSON)

@@ -2,8 +2,8 @@
 --
 -- KEYS    1 marker  2 schedule  3 permission  4 hints  5 open
 -- ARGV    1 offset  2 permission id  3 lease (ms)  4 nonce
--- RETURNS {'claimed', token, wake, now, stopped_ms, closed, record, {hint field, value, ...}, {intent id, ...},
---           close_at, close_reason, close_cancel_pending, look_asked}
+-- RETURNS {'claimed', token, wake, now, time that stood still (ms), closed, record, {hint field, value, ...}, {intent id, ...},
+--           close_at, close_reason, close_cancel_pending, look_asked, paused since (ms) | ''}
 --         | {'not_due'} | {'leased'} | {'no_marker'} | {'wrong_type', key}
 -- WHY     One worker at a time. The lease record decides, not the score of the schedule. The token is a fence number plus a nonce, so
 --         that a server that rolled back and counts anew cannot make two workers valid. While the lease runs the score is its end: a
@@ -29,7 +29,8 @@ local token = ms(redis.call('HINCRBY', KEYS[3], 'fence', 1)) .. '-' .. ARGV[4]
 local till = ms(now + tonumber(ARGV[3]))
 redis.call('HSET', KEYS[3], 'lease_token', token, 'lease_until', till)
 redis.call('ZADD', KEYS[2], till, ARGV[2])
-local record = redis.call('HMGET', KEYS[3], 'wake', 'closed', 'record', 'close_at', 'close_reason', 'close_cancel_pending', 'look_asked')
-return { 'claimed', token, record[1] or '0', ms(now), ms(stopped_ms()), record[2] or '0', record[3] or '',
+local record = redis.call('HMGET', KEYS[3], 'wake', 'closed', 'record', 'close_at', 'close_reason', 'close_cancel_pending', 'look_asked',
+  'paused_since')
+return { 'claimed', token, record[1] or '0', ms(now), ms(permission_still_ms(KEYS[3])), record[2] or '0', record[3] or '',
   redis.call('HGETALL', KEYS[4]), redis.call('ZRANGE', KEYS[5], 0, -1),
-  record[4] or '', record[5] or '', record[6] or '', record[7] or '' }
+  record[4] or '', record[5] or '', record[6] or '', record[7] or '', record[8] or '' }

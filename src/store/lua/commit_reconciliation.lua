@@ -1,12 +1,14 @@
 -- Writes what a reconciliation decided, and gives the lease back.
 --
--- KEYS    1 marker  2 permission  3 hints  4 open  5 schedule  6 events  7 quarantine  8.. the intents of the payload, in order
+-- KEYS    1 marker  2 permission  3 hints  4 open  5 schedule  6 events  7 quarantine  8.. the intents of the payload, in order,
+--         and then the lists
 -- ARGV    1 offset  2 source  3 event time  4 permission id  5 token  6 wake number the claim read  7 retention of ended things (ms)
 --         8 quarantine event type  9 quarantine entries at most  10 payload (JSON):
 --           record, closed '0'|'1', not_before ms|'', hints_due ms|'', events [{type, data}],
 --           hints [{field, seen, fate 'done'|'defer'|'quarantine', value, reason, data}],
---           intents [{id, state, outcome, charge, progress, due ms|'', number {value, status, sends, first_mark, last_mark, tainted,
---           instrument}, capture {value, status, sends, first_mark, last_mark, tainted, clear} or absent, events [{type, data}]}],
+--           intents [{id, state, outcome, charge, progress, due ms|'', entry (in the lists), retry (the wish that was seen to) |'',
+--           number {value, status, sends, first_mark, last_mark, tainted, instrument},
+--           capture {value, status, sends, first_mark, last_mark, tainted, clear} or absent, events [{type, data}]}],
 --           look_asked (as the claim read it, if it was answered; or ''),
 --           unheard '' | {found, changes, span ms, type, data}: what the sweep found, and when it is told that notifications are missing
 -- RETURNS {'committed', next due ms|''} | {'already'} | {'lost_lease'} | {'no_marker'} | {'wrong_type', key}
@@ -15,11 +17,11 @@
 --         claim read are cleared. A wake number that has changed meanwhile makes the permission due now: no wake is lost.
 if not has_marker() then return { 'no_marker' } end
 local kinds = { KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset', KEYS[6], 'stream', KEYS[7], 'stream' }
-for i = 8, #KEYS do
+for i = 8, #KEYS - #lists do
   kinds[#kinds + 1] = KEYS[i]
   kinds[#kinds + 1] = 'hash'
 end
-local wrong = wrong_type(kinds)
+local wrong = wrong_type(and_lists(kinds))
 if wrong then return { 'wrong_type', wrong } end
 if redis.call('HGET', KEYS[2], 'lease_token') ~= ARGV[5] then
   return { redis.call('HGET', KEYS[2], 'last_commit') == ARGV[5] and 'already' or 'lost_lease' }
@@ -77,6 +79,9 @@ for i, intent in ipairs(payload.intents) do
         redis.call('HDEL', key, 'capture_request', 'capture_requested_at')
       end
     end
+    -- Another wish that came meanwhile stays.
+    if intent.retry ~= '' and redis.call('HGET', key, 'retry_wish') == intent.retry then redis.call('HDEL', key, 'retry_wish') end
+    enlist(key, intent.state, intent.entry, intent.outcome == 'unverified', terminal[intent.state] and tonumber(ARGV[7]) or nil)
     if terminal[intent.state] then
       redis.call('ZREM', KEYS[4], intent.id)
       redis.call('PEXPIRE', key, ARGV[7])
@@ -151,7 +156,7 @@ if next_due then
 else
   redis.call('ZREM', KEYS[5], ARGV[4])
 end
-if redis.call('EXISTS', KEYS[4]) == 1 or redis.call('EXISTS', KEYS[3]) == 1 then
+if redis.call('EXISTS', KEYS[4]) == 1 or redis.call('EXISTS', KEYS[3]) == 1 or redis.call('HEXISTS', KEYS[2], 'paused_since') == 1 then
   redis.call('PERSIST', KEYS[2])
 else
   redis.call('PEXPIRE', KEYS[2], ARGV[7])

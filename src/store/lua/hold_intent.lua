@@ -1,12 +1,12 @@
 -- Holds one open intent after a loss or a restored backup.
 --
--- KEYS    1 marker  2 intent  3 permission  4 open  5 events
+-- KEYS    1 marker  2 intent  3 permission  4 open  5 events  6.. the lists
 -- ARGV    1 offset  2 source  3 event time  4 permission id  5 intent id  6 progress the caller read  7 progress when held (JSON)
---         8 event type  9 event data (JSON)
+--         8 event type  9 event data (JSON)  10 list entry when held
 -- RETURNS {'held'} | {'ended'} | {'changed'} | {'no_marker'} | {'wrong_type', key}
 -- WHY     The data may be older than what Amazon saw: the stored number may have been used, and higher ones too.
 if not has_marker() then return { 'no_marker' } end
-local wrong = wrong_type({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'stream' })
+local wrong = wrong_type(and_lists({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'stream' }))
 if wrong then return { 'wrong_type', wrong } end
 local fields = redis.call('HMGET', KEYS[2], 'state', 'progress', 'recovery')
 if not fields[1] or terminal[fields[1]] then return { 'ended' } end
@@ -29,6 +29,7 @@ if capture[1] and capture[1] ~= '' and capture[2] ~= 'answered' then
 end
 redis.call('HSET', KEYS[2], 'state', 'held', 'progress', ARGV[7], 'number_status', 'unknown', 'tainted', '1', 'recovery', '1',
   'recovery_least', ms(least))
+enlist(KEYS[2], 'held', ARGV[10], false, nil)
 redis.call('ZADD', KEYS[4], '+inf', ARGV[5])
 write_event(KEYS[5], KEYS[3], ARGV[2], ARGV[3], ARGV[4], ARGV[8], ARGV[9])
 return { 'held' }

@@ -20,7 +20,10 @@ if exists and mode ~= 'after_restore' and not again then return { 'exists' } end
 if mode == 'first' and redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4]) > 0 then return { 'not_empty' } end
 
 redis.call('HSET', KEYS[1], 'version', '1', 'merchant', ARGV[3], 'environment', ARGV[4], 'initialised_at', ms(now), 'initialised_as', mode)
-if mode ~= 'first' then
+if mode == 'first' then
+  -- There is no charge yet that is in none of the lists.
+  redis.call('HSET', KEYS[1], 'listed', '1')
+else
   redis.call('HSET', KEYS[1], 'recovering', '1')
   -- A switch that is on stays on since then: the windows stand still for all of it.
   redis.call('HSETNX', KEYS[1], 'stop_since', ms(now))

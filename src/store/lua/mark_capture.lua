@@ -17,6 +17,7 @@ if redis.call('HGET', KEYS[2], 'lease_token') ~= ARGV[5] then return { 'lost_lea
 local till = tonumber(redis.call('HGET', KEYS[2], 'lease_until') or '0')
 if till - now < tonumber(ARGV[9]) then return { 'lost_lease' } end
 if redis.call('HEXISTS', KEYS[1], 'stop_since') == 1 then return { 'stopped' } end
+if is_paused(KEYS[2], KEYS[3]) then return { 'refused', 'the charge is paused' } end
 
 local fields = redis.call('HMGET', KEYS[3], 'state', 'charge', 'cancel_at', 'capture_request', 'capture_number', 'capture_status',
   'capture_last_mark', 'capture_first_mark')

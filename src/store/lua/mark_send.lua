@@ -16,6 +16,8 @@ if redis.call('HGET', KEYS[2], 'lease_token') ~= ARGV[5] then return { 'lost_lea
 local till = tonumber(redis.call('HGET', KEYS[2], 'lease_until') or '0')
 if till - now < tonumber(ARGV[9]) then return { 'lost_lease' } end
 if redis.call('HEXISTS', KEYS[1], 'stop_since') == 1 then return { 'stopped' } end
+-- Repeats too: a repeat may charge.
+if is_paused(KEYS[2], KEYS[3]) then return { 'refused', 'the charge is paused' } end
 
 local fields = redis.call('HMGET', KEYS[3], 'state', 'number', 'number_status', 'cancel_at', 'last_mark', 'first_mark')
 local state, number, status, cancel_at = fields[1], fields[2], fields[3], fields[4]

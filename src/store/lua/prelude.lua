@@ -36,6 +36,29 @@ local function stopped_ms()
   return total
 end
 
+-- That, and how long `what` was paused besides, up to now (ms). `still` is the time that stood still anyway: what overlaps counts once.
+local function with_pause(what, still)
+  local pause = redis.call('HMGET', what, 'paused_since', 'paused_base_ms', 'paused_total_ms')
+  local total = still + tonumber(pause[3] or '0')
+  if pause[1] then
+    total = total + math.max(0, (now - tonumber(pause[1])) - (still - tonumber(pause[2] or '0')))
+  end
+  return total
+end
+
+local function permission_still_ms(permission)
+  return with_pause(permission, stopped_ms())
+end
+
+local function intent_still_ms(permission, intent)
+  return with_pause(intent, permission_still_ms(permission))
+end
+
+-- Nothing is sent for an intent while it, or its permission, is paused.
+local function is_paused(permission, intent)
+  return redis.call('HEXISTS', permission, 'paused_since') == 1 or redis.call('HEXISTS', intent, 'paused_since') == 1
+end
+
 local function is_leased(permission)
   local till = redis.call('HGET', permission, 'lease_until')
   return till and tonumber(till) > now
@@ -75,3 +98,41 @@ local function server_changed_at()
 end
 
 local terminal = { captured = true, canceled = true, abandoned = true }
+
+-- What an operator looks charges up by: a list for each state, one for ends that are unverified, and one that says when an entry may
+-- go. They are the last KEYS, in this order, of every script that writes a state.
+local lists = { 'scheduled', 'parked', 'pending', 'authorized', 'held', 'captured', 'canceled', 'abandoned', 'unverified', 'expiry' }
+local list_at = {}
+for i, name in ipairs(lists) do list_at[name] = i end
+
+local function list(name)
+  return KEYS[#KEYS - #lists + list_at[name]]
+end
+
+-- For wrong_type: the given pairs and the lists.
+local function and_lists(pairs_of)
+  for _, name in ipairs(lists) do
+    pairs_of[#pairs_of + 1] = list(name)
+    pairs_of[#pairs_of + 1] = 'zset'
+  end
+  return pairs_of
+end
+
+-- Puts an intent into the list of its state, and takes it out of the one it was in. `kept` is how long an ended one is kept (ms), or
+-- nil: the entry goes some time after it.
+local function enlist(intent, state, member, unverified, kept)
+  local was = redis.call('HMGET', intent, 'listed_in', 'listed_as')
+  if was[1] and list_at[was[1]] and (was[1] ~= state or was[2] ~= member) then
+    redis.call('ZREM', list(was[1]), was[2])
+    redis.call('ZREM', list('unverified'), was[2])
+    redis.call('ZREM', list('expiry'), was[1] .. '\t' .. was[2])
+  end
+  redis.call('ZADD', list(state), 0, member)
+  redis.call('HSET', intent, 'listed_in', state, 'listed_as', member)
+  if unverified then
+    redis.call('ZADD', list('unverified'), 0, member)
+  else
+    redis.call('ZREM', list('unverified'), member)
+  end
+  if kept then redis.call('ZADD', list('expiry'), ms(now + kept + 3600000), state .. '\t' .. member) end
+end

@@ -383,7 +383,8 @@ impl TestApp {
         for key in keys {
             let name = key.strip_prefix(&base).unwrap_or_else(|| panic!("{key} is outside the key space"));
             let head = name.split(':').next().unwrap_or_default();
-            let known = ["marker", "schedule", "events", "journal", "quarantine", "seen", "permission", "intent"];
+            let known =
+                ["marker", "schedule", "events", "journal", "quarantine", "seen", "permission", "intent", "index"];
             assert!(known.contains(&head), "{key} is not in docs/KEYSPACE.md");
             let dump = self.dump(&key, &mut connection).await;
             for secret in amazon_pay_ipn::sandbox::BUYER_SECRETS {

@@ -1,0 +1,82 @@
+//! `GET /v1/charges`: charges by state and reason, a page at a time.
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::charges::ChargeResource;
+use super::internal::ApiState;
+use super::problem::{FieldError, Problem};
+use crate::model::charge_intent::Stage;
+use crate::store::lists::{Cursor, Filter};
+
+/// Charges on a page, unless asked for otherwise.
+const DEFAULT_LIMIT: usize = 50;
+/// Charges on a page at most.
+const MAX_LIMIT: usize = 200;
+/// A longer reason is none of Amazon's.
+const MAX_REASON_CHARS: usize = 100;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Wanted {
+    state: Option<String>,
+    reason: Option<String>,
+    outcome: Option<String>,
+    charge_permission_id: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+/// `GET /v1/charges?state=&reason=&outcome=unverified&chargePermissionId=&limit=&cursor=`.
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(wanted) = wanted.map_err(|rejection| wrong("", rejection.body_text()))?;
+    let (filter, limit, cursor) = read(wanted)?;
+    let page = state.0.store.list_charges(&filter, limit, cursor).await?;
+    let charges: Vec<ChargeResource> = page.charges.iter().map(|stored| ChargeResource::from(&stored.intent)).collect();
+    let next = page.next.map(|cursor| cursor.encode());
+    Ok(Json(json!({ "charges": charges, "nextCursor": next })).into_response())
+}
+
+fn wrong(field: &str, message: impl Into<String>) -> Problem {
+    Problem::Invalid(vec![FieldError { field: field.to_owned(), message: message.into() }])
+}
+
+fn read(wanted: Wanted) -> Result<(Filter, usize, Option<Cursor>), Problem> {
+    let mut filter = Filter::default();
+    if let Some(state) = wanted.state {
+        let known = Stage::NAMES.into_iter().find(|name| *name == state);
+        let message = format!("expected one of {}", Stage::NAMES.join(", "));
+        filter.state = Some(known.ok_or_else(|| wrong("state", message))?);
+    }
+    match wanted.outcome.as_deref() {
+        None => {}
+        Some("unverified") => filter.unverified = true,
+        Some(_) => return Err(wrong("outcome", "expected unverified: ends that an operator has to look at")),
+    }
+    if let Some(reason) = wanted.reason {
+        if reason.chars().count() > MAX_REASON_CHARS {
+            return Err(wrong("reason", format!("expected at most {MAX_REASON_CHARS} characters")));
+        }
+        filter.reason = Some(reason);
+    }
+    if let Some(id) = wanted.charge_permission_id {
+        let id =
+            id.parse().map_err(|error: crate::model::ids::InvalidId| wrong("chargePermissionId", error.to_string()))?;
+        filter.permission = Some(id);
+    }
+    let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(wrong("limit", format!("expected 1 to {MAX_LIMIT}")));
+    }
+    let cursor = wanted
+        .cursor
+        .map(|text| Cursor::decode(&text).ok_or_else(|| wrong("cursor", "expected the nextCursor of an earlier page")));
+    Ok((filter, limit, cursor.transpose()?))
+}
