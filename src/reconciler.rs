@@ -7,9 +7,9 @@
 mod act;
 mod commit;
 mod gather;
+mod quota;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,17 +21,22 @@ use crate::clock::{Clock, Stopwatch};
 use crate::model::charge_intent::NumberStatus;
 use crate::model::ids::{ChargePermissionId, Environment};
 use crate::model::permission::Look;
+use crate::model::quota::Operation;
 use crate::model::verdict::Verdict;
 use crate::recovery::case::{Act, Case};
 use crate::recovery::decide::decide;
+use crate::recovery::plan::plan;
 use crate::recovery::policies::Policies;
+use crate::recovery::quota::covers;
 use crate::store::reconciliations::{Claim, Claimed, Renewed};
 use crate::store::{Store, StoreError};
 use crate::telemetry::metric;
+use quota::Turn;
+
 use commit::{count_sweep, log_missing_policies};
 
 /// Due permissions looked at per step; the first that can be claimed is taken.
-const CANDIDATES: isize = 16;
+const CANDIDATES: usize = 16;
 /// How often an idle worker looks for work that other instances made due.
 const POLL: Duration = Duration::from_millis(500);
 /// Wait after an error of the store.
@@ -48,8 +53,6 @@ pub struct Reconciler {
     environment: Environment,
     clock: Clock,
     shutdown: CancellationToken,
-    /// When a wrong clock was last told of, in milliseconds.
-    skew_told_ms: Arc<AtomicI64>,
 }
 
 /// What a step did.
@@ -59,6 +62,8 @@ pub enum StepOutcome {
     Idle,
     /// A permission was reconciled.
     Reconciled(ChargePermissionId),
+    /// There were no tokens for it, or the account is at fault: it waits without a lease.
+    Waits(ChargePermissionId),
     /// The lease was lost on the way; whoever holds it now goes on.
     LostLease(ChargePermissionId),
     /// Told to shut down: the lease was given back undecided.
@@ -69,6 +74,8 @@ pub enum StepOutcome {
 enum Stop {
     LostLease,
     ShuttingDown,
+    /// A call that was not reserved: a mistake of ours.
+    NotReserved,
     Store(StoreError),
 }
 
@@ -89,7 +96,7 @@ impl Reconciler {
         clock: Clock,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { store, amazon, policies, environment, clock, shutdown, skew_told_ms: Arc::default() }
+        Self { store, amazon, policies, environment, clock, shutdown }
     }
 
     /// Steps until told to stop.
@@ -130,7 +137,12 @@ impl Reconciler {
         let result = self.reconcile_claimed(&claim).await;
         metrics::histogram!(metric::RECONCILIATION_SECONDS).record(stopwatch.elapsed());
         match result {
-            Ok(()) => Ok(StepOutcome::Reconciled(permission)),
+            Ok(true) => Ok(StepOutcome::Reconciled(permission)),
+            Ok(false) => Ok(StepOutcome::Waits(permission)),
+            Err(Stop::NotReserved) => {
+                self.store.release(&claim, NOTHING_CHANGED_DELAY).await?;
+                Ok(StepOutcome::Released(permission))
+            }
             Err(Stop::LostLease) => {
                 warn!(%permission, "the lease was lost during a reconciliation");
                 Ok(StepOutcome::LostLease(permission))
@@ -153,7 +165,8 @@ impl Reconciler {
         self.clock.now().saturating_add(claim.ahead).unwrap_or(Timestamp::MAX)
     }
 
-    async fn reconcile_claimed(&self, claim: &Claim) -> Result<(), Stop> {
+    /// `false` if the permission has to wait: then its lease is given back already.
+    async fn reconcile_claimed(&self, claim: &Claim) -> Result<bool, Stop> {
         let mut case = Case {
             permission: claim.permission.clone(),
             closed: claim.closed,
@@ -161,11 +174,18 @@ impl Reconciler {
             hints: claim.hints.iter().map(|(hint, _)| hint.clone()).collect(),
             intents: claim.intents.clone(),
         };
-        let findings = self.gather(claim, &mut case).await?;
+        let now = self.now(claim);
+        let plan = plan(&case, now);
+        match self.reserve(claim, &case, &plan, now).await? {
+            Turn::Ours => {}
+            Turn::Probe => return self.probe(claim, &case).await.map(|()| true),
+            Turn::Waits => return Ok(false),
+        }
+        let findings = self.gather(claim, &mut case, plan).await?;
         let mut decision = decide(&case, &findings, self.now(claim), &self.policies, self.environment);
         count_sweep(&case, &decision);
         log_missing_policies(&case, &decision);
-        if matches!(findings.look, Look::Failed | Look::AccountFault) {
+        if matches!(findings.look, Look::Failed | Look::AccountFault | Look::Refused) {
             metrics::counter!(metric::LOOKS_FAILED).increment(1);
             let next_try = decision.not_before.map(tracing::field::display);
             warn!(permission = %case.permission, next_try, "Amazon did not show a charge permission; its charges wait");
@@ -174,6 +194,8 @@ impl Reconciler {
         match std::mem::replace(&mut decision.act, Act::Nothing) {
             Act::Nothing => {}
             _ if self.shutdown.is_cancelled() => {}
+            // What a look turned up was not in the plan: it stays due, and is planned for.
+            act if !covers(&claim.reservation.left(), &act) => {}
             Act::CancelCharge(index, charge) => self.cancel(claim, &mut decision, index, &charge).await?,
             Act::Send(index) => {
                 answered = self.send(claim, &case, &mut decision, index, &findings.look).await?;
@@ -195,13 +217,17 @@ impl Reconciler {
             // The notification of our own charge then costs no call.
             decision.record.remember_charge(charge.id.clone(), charge.state.as_str());
         }
-        self.commit(claim, &case, &decision, charge.as_ref()).await
+        self.commit(claim, &case, &decision, charge.as_ref()).await.map(|()| true)
     }
 
-    /// Before each call to Amazon: the lease must outlast it.
-    async fn before_call(&self, claim: &Claim) -> Result<(), Stop> {
+    /// Before each call to Amazon: it must be reserved, and the lease must outlast it.
+    async fn before_call(&self, claim: &Claim, operation: Operation) -> Result<(), Stop> {
         if self.shutdown.is_cancelled() {
             return Err(Stop::ShuttingDown);
+        }
+        if !claim.reservation.take(operation) {
+            error!(permission = %claim.permission, %operation, "a call was not made because it was not reserved: a bug");
+            return Err(Stop::NotReserved);
         }
         match self.store.renew(claim).await? {
             Renewed::Yes => Ok(()),

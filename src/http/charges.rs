@@ -14,6 +14,7 @@ use tracing::info;
 use super::charge_body;
 use super::internal::ApiState;
 use super::problem::{FieldError, Problem};
+use super::quota::{WaitingForQuota, waiting_for_quota};
 use crate::model::charge_intent::{ChargeIntent, Outcome, Park, Stage};
 use crate::model::ids::{IntentId, PolicyName};
 use crate::model::money::Money;
@@ -48,6 +49,9 @@ pub struct ChargeResource {
     outcome: Option<Outcome>,
     canceling: bool,
     may_still_charge: bool,
+    /// Present while the permission waits for Amazon's quota.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_for_quota: Option<WaitingForQuota>,
 }
 
 impl From<&ChargeIntent> for ChargeResource {
@@ -82,6 +86,7 @@ impl From<&ChargeIntent> for ChargeResource {
             outcome: stage.outcome(),
             canceling: intent.cancel_requested_at.is_some() && !stage.is_terminal(),
             may_still_charge: intent.may_still_charge(),
+            waiting_for_quota: None,
         }
     }
 }
@@ -144,7 +149,10 @@ pub(super) async fn cancel(State(state): State<ApiState>, Path(id): Path<String>
 
 async fn resource(state: &ApiState, id: &IntentId) -> Result<ChargeResource, Problem> {
     match state.0.store.charge(id).await? {
-        Some(stored) => Ok(ChargeResource::from(&stored.intent)),
+        Some(stored) => {
+            let waiting_for_quota = waiting_for_quota(&state.0.store, &stored.intent).await?;
+            Ok(ChargeResource { waiting_for_quota, ..ChargeResource::from(&stored.intent) })
+        }
         None => Err(Problem::NotFound("charge")),
     }
 }

@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 use tower_http::timeout::TimeoutLayer;
 
 use super::problem::Problem;
-use super::{charges, stop};
+use super::{charges, quota, stop};
 use crate::clock::Clock;
 use crate::model::ids::Account;
 use crate::recovery::policies::Policies;
@@ -62,6 +62,7 @@ pub fn router(state: ApiState) -> Router {
     let api = Router::new()
         .route("/charges", post(charges::submit))
         .route("/charges/{id}", get(charges::show).delete(charges::cancel))
+        .route("/quota", get(quota::show))
         .route("/stop", get(stop::show).post(stop::throw).delete(stop::lift))
         .route_layer(from_fn_with_state(state.clone(), authorize));
     Router::new()
@@ -101,11 +102,18 @@ async fn ready(State(state): State<ApiState>) -> Response {
         Ok(server) => server,
         Err(error) => return Problem::from(error).into_response(),
     };
-    let (ready, complaints) = (!server.is_replica, server.complaints());
+    let (ready, mut complaints) = (!server.is_replica, server.complaints());
+    if let Some(fault) = &account.fault {
+        complaints.push(format!(
+            "the account is at fault since {} ({}): nothing is called but a probe",
+            fault.since, fault.reason
+        ));
+    }
     let body = json!({
         "ready": ready,
         "stoppedSince": account.stopped_since,
         "recovering": account.recovering,
+        "accountFault": quota::fault_resource(account.fault.as_ref()),
         "complaints": complaints,
     });
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -125,6 +133,7 @@ async fn metrics_page(State(state): State<ApiState>) -> Response {
             metrics::gauge!(metric::LEVEL, "what" => what).set(level as f64);
         }
     }
+    quota::gauge(&state.0.store).await;
     state.0.metrics.run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.0.metrics.render()).into_response()
 }

@@ -9,5 +9,6 @@ pub mod learning;
 pub mod listener;
 mod problem;
 pub mod public;
+mod quota;
 mod refusals;
 mod stop;

@@ -10,4 +10,5 @@ pub mod hint;
 pub mod ids;
 pub mod money;
 pub mod permission;
+pub mod quota;
 pub mod verdict;

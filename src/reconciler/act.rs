@@ -1,29 +1,26 @@
 //! The one thing that a reconciliation does at Amazon.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde_json::json;
 use tracing::{error, info};
 
 use super::{NOTHING_CHANGED_DELAY, Reconciler, Stop};
 use crate::amazon_pay::CancelOutcome;
 use crate::model::charge_intent::Outcome;
-use crate::model::event::Event;
 use crate::model::ids::ChargeId;
 use crate::model::permission::Look;
+use crate::model::quota::Operation;
 use crate::model::verdict::Verdict;
 use crate::recovery::case::{Case, Decision};
 use crate::recovery::decide::{ACCOUNT_PROBE, decide_again};
 use crate::recovery::policy::later;
-use crate::recovery::settle::settle;
+use crate::recovery::settle::{refused_alone, settle};
 use crate::store::LEASE_MARGIN;
 use crate::store::reconciliations::{Claim, Marked, Send};
 use crate::telemetry::metric;
 
 /// No send while our clock is further than this from Amazon's.
-const MAX_CLOCK_SKEW: Duration = Duration::from_mins(5);
+pub(super) const MAX_CLOCK_SKEW: Duration = Duration::from_mins(5);
 /// Wait before the next try when a send could not be marked.
 const NOT_MARKED_DELAY: Duration = Duration::from_mins(1);
 /// Wait while the stop switch is on.
@@ -32,16 +29,6 @@ const STOPPED_DELAY: Duration = Duration::from_mins(5);
 const CANCEL_RETRY: Duration = Duration::from_mins(5);
 
 impl Reconciler {
-    /// Every charge meets the same wrong clock: one alert an hour and process says it.
-    pub(super) fn tells_of_skew(&self, now: Timestamp) -> bool {
-        let now_ms = now.as_millisecond();
-        let hour_ms = 3_600_000;
-        let told = self.skew_told_ms.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |told_ms| {
-            (now_ms.saturating_sub(told_ms) >= hour_ms).then_some(now_ms)
-        });
-        told.is_ok()
-    }
-
     /// Sign, mark, send: in this order, and each once. Returns the verdict if the request went out.
     pub(super) async fn send(
         &self,
@@ -52,15 +39,11 @@ impl Reconciler {
         look: &Look,
     ) -> Result<Option<Verdict>, Stop> {
         let now = self.now(claim);
-        if let Some(skew) = self.amazon.clock_skew().filter(|skew| skew.unsigned_abs() > MAX_CLOCK_SKEW) {
-            if self.tells_of_skew(now) {
-                let message = "our clock and Amazon's are more than 5 minutes apart: nothing is sent until they agree";
-                decision.events.push(Event::attention("clock_skew", message, json!({ "skewSeconds": skew.as_secs() })));
-            }
-            decision.not_before = Some(later(now, ACCOUNT_PROBE));
+        if let Some(skew_s) = self.skew_s() {
+            self.raise_skew(skew_s).await?;
             return Ok(None);
         }
-        self.before_call(claim).await?;
+        self.before_call(claim, Operation::CreateCharge).await?;
         let draft = &mut decision.drafts[index];
         let intent = &draft.intent;
         let signed = match self.amazon.sign_create_charge(&intent.request, &intent.id, intent.number.value) {
@@ -96,6 +79,7 @@ impl Reconciler {
         // The point of no return is behind us: no early exit until the verdict is in the draft.
         let verdict = self.amazon.send(signed).await;
         let policy = self.policies.of(&draft.intent);
+        let alone = refused_alone(&draft.intent, &verdict);
         settle(draft, &verdict, self.now(claim), policy);
         metrics::counter!(metric::CHARGES_SENT, "verdict" => verdict_name(&verdict).to_owned()).increment(1);
         info!(
@@ -107,6 +91,13 @@ impl Reconciler {
             state = draft.intent.stage().name(),
             "charge sent"
         );
+        self.pass_on_throttling().await;
+        if let Verdict::AccountFault(reason) = &verdict
+            && !alone
+            && let Err(error) = self.raise_fault(reason).await
+        {
+            error!(error = &error as &dyn std::error::Error, "the account's fault could not be noted");
+        }
         Ok(Some(verdict))
     }
 
@@ -118,10 +109,11 @@ impl Reconciler {
         mut decision: Decision,
         index: usize,
     ) -> Decision {
-        let look = match self.before_call(claim).await {
+        let look = match self.before_call(claim, Operation::GetChargePermission).await {
             Ok(()) => self.amazon.charge_permission(&claim.permission).await,
             Err(_) => Look::Failed,
         };
+        self.pass_on_throttling().await;
         let now = self.now(claim);
         if look.view().is_none() {
             decision.drafts[index].intent.progress.look_at = Some(later(now, NOT_MARKED_DELAY));
@@ -137,8 +129,9 @@ impl Reconciler {
         index: usize,
         charge: &ChargeId,
     ) -> Result<(), Stop> {
-        self.before_call(claim).await?;
+        self.before_call(claim, Operation::CancelCharge).await?;
         let outcome = self.amazon.cancel_charge(charge, "canceled by the merchant").await;
+        self.pass_on_throttling().await;
         let now = self.now(claim);
         let draft = &mut decision.drafts[index];
         let retry = match outcome {

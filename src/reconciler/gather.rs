@@ -3,23 +3,25 @@
 use super::{Reconciler, Stop};
 use crate::model::charge::ChargeLook;
 use crate::model::permission::Look;
-use crate::recovery::case::{Case, Findings};
-use crate::recovery::plan::plan;
+use crate::model::quota::Operation;
+use crate::recovery::case::{Case, Findings, Plan};
 use crate::store::reconciliations::Claim;
 
 impl Reconciler {
     /// The GETs that the hints and the due work ask for. Ended intents that a charge names join the case.
-    pub(super) async fn gather(&self, claim: &Claim, case: &mut Case) -> Result<Findings, Stop> {
-        let plan = plan(case, self.now(claim));
+    pub(super) async fn gather(&self, claim: &Claim, case: &mut Case, plan: Plan) -> Result<Findings, Stop> {
         let look = if plan.permission {
-            self.before_call(claim).await?;
+            self.before_call(claim, Operation::GetChargePermission).await?;
             self.amazon.charge_permission(&claim.permission).await
         } else {
             Look::NotAsked
         };
         let mut charges = Vec::with_capacity(plan.charges.len());
         for charge in plan.charges {
-            self.before_call(claim).await?;
+            if look == Look::AccountFault || matches!(charges.last(), Some((_, ChargeLook::AccountFault))) {
+                break;
+            }
+            self.before_call(claim, Operation::GetCharge).await?;
             let found = self.amazon.charge(&charge).await;
             if let ChargeLook::Seen(view) = &found
                 && let Some(tag) = &view.tag
@@ -31,6 +33,9 @@ impl Reconciler {
             }
             charges.push((charge, found));
         }
-        Ok(Findings { look, charges, may_act: true })
+        let mut findings = Findings { look, charges, may_act: true };
+        self.pass_on_throttling().await;
+        self.judge_the_account(case, &mut findings).await?;
+        Ok(findings)
     }
 }

@@ -4,6 +4,7 @@
 //! - [`policies`]: which numbers hold for which charge.
 //! - [`explain`]: what a policy comes to, as a list of times.
 //! - [`plan`]: what to look at. [`decide`]: one charge permission at a time, what to do. [`case`]: the values they take and give.
+//! - [`quota`]: what it may call at most, and how soon it matters.
 //! - [`due`]: when an intent needs attention next.
 //! - [`settle`]: what the answer to a send does to its intent.
 //! - [`found`]: what a charge found at Amazon does to the intent it was made for.
@@ -23,6 +24,7 @@ pub mod plan;
 pub mod policies;
 pub mod policy;
 pub mod quiet;
+pub mod quota;
 pub mod settle;
 
 #[cfg(test)]

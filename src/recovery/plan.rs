@@ -32,7 +32,9 @@ pub fn plan(case: &Case, now: Timestamp) -> Plan {
         }
     }
     charges.truncate(MAX_CHARGE_LOOKS);
-    let heard = case.hints.iter().filter(ready).any(|hint| hint.object_type != ObjectType::Charge);
+    // A charge that was refused: is it the charge, or the account? Its permission says.
+    let heard =
+        case.hints.iter().filter(ready).any(|hint| hint.object_type != ObjectType::Charge || hint.note.refusals > 0);
     let permission = heard || case.intents.iter().any(|intent| needs_the_permission(intent, now));
     Plan { permission, charges }
 }

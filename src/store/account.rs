@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use redis::AsyncCommands;
 use serde_json::json;
 
+use super::quota::AccountFault;
 use super::record::{StoredIntent, read, read_time};
 use super::script::{HOLD_INTENT, INIT_ACCOUNT, SET_STOP};
 use super::{Store, StoreError};
@@ -14,11 +15,13 @@ use crate::model::event::{Event, EventType};
 use crate::model::ids::IntentId;
 
 /// What is known about the account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountStatus {
     /// Since when the stop switch is on.
     pub stopped_since: Option<Timestamp>,
-    /// How long it was on in all, in milliseconds.
+    /// The fault that it is at.
+    pub fault: Option<AccountFault>,
+    /// How long outbound work was halted in all, by the switch or by a fault, in milliseconds.
     pub stopped_ms: i64,
     /// Whether a recovery after a loss is going on.
     pub recovering: bool,
@@ -108,12 +111,17 @@ impl Store {
         }
         let stopped_since = fields.get("stop_since").and_then(|text| read_time(text));
         let total: i64 = fields.get("stopped_total_ms").and_then(|text| text.parse().ok()).unwrap_or(0);
-        let running = match stopped_since {
+        let fault = AccountFault::read(&fields);
+        // As `halted_since` of the prelude.
+        let on = stopped_since.or(fault.as_ref().map(|fault| fault.since));
+        let halted_since = on.map(|on| fields.get("halted_since").and_then(|text| read_time(text)).unwrap_or(on));
+        let running = match halted_since {
             Some(since) => self.redis_now().await?.duration_since(since).as_millis().max(0),
             None => 0,
         };
         Ok(AccountStatus {
             stopped_since,
+            fault,
             stopped_ms: total.saturating_add(i64::try_from(running).unwrap_or(i64::MAX)),
             recovering: fields.get("recovering").is_some_and(|text| text == "1"),
         })

@@ -3,6 +3,7 @@
 //! - [`notifications`]: accept and quarantine what the public listener verified.
 //! - [`charges`]: submit, read and cancel charge intents.
 //! - [`reconciliations`]: claim a permission, renew its lease, mark a send, commit.
+//! - [`quota`]: what is due and may go on; the calls that a reconciliation may make; the fault of the account.
 //! - [`consumers`]: read the events as a consumer group.
 //! - [`account`]: the marker, the stop switch, recovery after a loss, readiness.
 //! - `access`: whether the Redis user may do all of this.
@@ -18,6 +19,7 @@ mod failure;
 pub mod housekeeping;
 pub mod keys;
 pub mod notifications;
+pub mod quota;
 pub mod reconciliations;
 mod record;
 mod script;
@@ -31,6 +33,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::model::ids::Account;
+use crate::model::quota::Limits;
 use connection::Connection;
 pub use connection::{check_url, is_tls};
 use failure::explain;
@@ -63,6 +66,8 @@ pub struct StoreSettings {
     pub lease: Duration,
     /// Bounds of what may grow.
     pub bounds: Bounds,
+    /// What may be called how often: our share (`QUOTA_SHARE`) of what Amazon documents.
+    pub quota: Limits,
 }
 
 impl StoreSettings {

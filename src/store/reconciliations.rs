@@ -1,14 +1,15 @@
 //! The reconciler's side: what is due, the lease, the mark of a send, the commit.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use redis::AsyncCommands;
 use serde_json::{Value, json};
-use tracing::error;
 
 use super::charges::StoredIntent;
+use super::quota::{Reservation, give_back};
 use super::record::{read, read_time, time_text, trigger_text};
 use super::script::{ADD_HINT, CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
 use super::{Store, StoreError, millis};
@@ -37,8 +38,12 @@ pub struct Claim {
     pub hints: Vec<(Hint, String)>,
     /// The open intents, those due first.
     pub intents: Vec<ChargeIntent>,
-    /// The account's stopped time so far, in milliseconds.
+    /// How long outbound work was halted so far, in milliseconds.
     pub stopped_ms: i64,
+    /// Whether the permission waited for tokens, or was let in.
+    pub has_ticket: bool,
+    /// The calls that it may still make.
+    pub reservation: Arc<Reservation>,
 }
 
 /// What a claim came to.
@@ -130,25 +135,6 @@ pub enum Committed {
 }
 
 impl Store {
-    /// Permissions that are due, the longest overdue first.
-    ///
-    /// # Errors
-    /// When Redis does not answer.
-    pub async fn due(&self, at_most: isize) -> Result<Vec<ChargePermissionId>, StoreError> {
-        let now = self.redis_now().await?;
-        let ids: Vec<String> = self
-            .0
-            .connection
-            .handle()
-            .zrangebyscore_limit(self.0.keys.schedule(), "-inf", now.as_millisecond(), 0, at_most)
-            .await?;
-        // An entry that is no permission id cannot be ours; it must not keep the others from their turn.
-        Ok(ids
-            .iter()
-            .filter_map(|id| id.parse().inspect_err(|_| error!(id, "a foreign entry in the schedule")).ok())
-            .collect())
-    }
-
     /// Takes the lease of a permission that is due. `now` is the worker's time: what is due is due by the clock of Redis, and the claim
     /// tells the difference.
     ///
@@ -162,6 +148,7 @@ impl Store {
             inner.keys.permission(permission),
             inner.keys.hints(permission),
             inner.keys.open(permission),
+            inner.keys.tickets(),
         ];
         let args = [permission.as_str(), &millis(inner.settings.lease).to_string(), &nonce()];
         let mut reply = self.run(&CLAIM_PERMISSION, &keys, &args).await?;
@@ -176,6 +163,7 @@ impl Store {
         let (closed, record): (String, String) = (reply.take(5)?, reply.take(6)?);
         let hints: Vec<(String, String)> = reply.take(7)?;
         let open: Vec<String> = reply.take(8)?;
+        let ticket: String = reply.take(9)?;
         Ok(Claimed::Yes(Box::new(Claim {
             permission: permission.clone(),
             token: reply.take(1)?,
@@ -189,6 +177,8 @@ impl Store {
                 .collect::<Result<_, _>>()?,
             intents: self.read_open(&open, stopped_ms).await?,
             stopped_ms,
+            has_ticket: ticket == "1",
+            reservation: Arc::default(),
         })))
     }
 
@@ -324,7 +314,10 @@ impl Store {
             inner.keys.quarantine(),
         ];
         keys.extend(commit.intents.iter().map(|(intent, ..)| inner.keys.intent(&intent.id)));
-        let payload = payload(&claim.permission, commit).to_string();
+        keys.push(inner.keys.quota());
+        let mut payload = payload(&claim.permission, commit);
+        give_back(&mut payload, claim, &inner.settings.quota);
+        let payload = payload.to_string();
         let args = [
             &inner.source,
             &self.now_text(),

@@ -39,6 +39,10 @@ scripts! {
     SET_STOP = "set_stop";
     INIT_ACCOUNT = "init_account";
     HOLD_INTENT = "hold_intent";
+    LIST_DUE = "list_due";
+    RESERVE_QUOTA = "reserve_quota";
+    NOTE_THROTTLED = "note_throttled";
+    SET_FAULT = "set_fault";
 }
 
 /// The answer of a script.

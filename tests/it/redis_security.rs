@@ -279,6 +279,7 @@ fn store_settings(url: String, tls: TlsSettings) -> StoreSettings {
         confirmation_delay: X,
         lease: HOUR,
         bounds: Bounds::default(),
+        quota: crate::support::PLENTY,
     }
 }
 

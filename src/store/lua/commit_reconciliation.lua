@@ -1,10 +1,12 @@
 -- Writes what a reconciliation decided, and gives the lease back.
 --
--- KEYS    1 marker  2 permission  3 hints  4 open  5 schedule  6 events  7 quarantine  8.. the intents of the payload, in order
+-- KEYS    1 marker  2 permission  3 hints  4 open  5 schedule  6 events  7 quarantine  8.. the intents of the payload, in order; the
+--         last one quota
 -- ARGV    1 offset  2 source  3 event time  4 permission id  5 token  6 wake number the claim read  7 retention of ended things (ms)
 --         8 quarantine event type  9 quarantine entries at most  10 payload (JSON):
 --           record, closed '0'|'1', not_before ms|'', hints_due ms|'', events [{type, data}],
 --           hints [{field, seen, fate 'done'|'defer'|'quarantine', value, reason, data}],
+--           unused and limits (calls that were reserved and not made, see prelude.lua),
 --           intents [{id, state, outcome, charge, progress, due ms|'', number {value, status, sends, first_mark, last_mark, tainted,
 --           instrument}, events [{type, data}]}]
 -- RETURNS {'committed', next due ms|''} | {'already'} | {'lost_lease'} | {'no_marker'} | {'wrong_type', key}
@@ -95,6 +97,7 @@ end
 
 redis.call('HSET', KEYS[2], 'v', '1', 'last_commit', ARGV[5])
 if payload.closed == '1' then redis.call('HSET', KEYS[2], 'closed', '1') end
+move_tokens(KEYS[#KEYS], read_limits(payload.limits), read_needs(payload.unused), 1)
 redis.call('HDEL', KEYS[2], 'lease_token', 'lease_until')
 
 local next_due
