@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::RETRY_AFTER;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ use super::connection::Scissors;
 use super::faults::{Fault, Operation};
 use super::keys::Keys;
 use super::ledger::{Books, RequestRecord};
+use super::refunds::RefundRequest;
 use super::signature::{IDEMPOTENCY_KEY, RawRequest, Verifier};
 use super::sns::{confirmed, new_uuid};
 use super::wire::{Answer, CaptureRequest, ChargeRequest, Refusal, read_cancellation, read_closure};
@@ -43,7 +45,7 @@ pub(super) struct App {
 /// A request to the Amazon Pay API.
 struct Call {
     operation: Operation,
-    /// The id in the path; empty for Create Charge.
+    /// The id in the path; empty for Create Charge and Create Refund.
     id: String,
 }
 
@@ -93,7 +95,8 @@ fn route(raw: &RawRequest) -> Route {
     }
     // The public key id names the environment, so the prefix is not needed; it is accepted.
     let path = raw.path.strip_prefix("/sandbox").unwrap_or(&raw.path);
-    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    // .NET's SDK ends every path with a slash.
+    let segments: Vec<&str> = path.trim_end_matches('/').split('/').skip(1).collect();
     let (method, operation, id) = match segments.as_slice() {
         ["v2", "charges"] => (Method::POST, Operation::CreateCharge, ""),
         ["v2", "charges", id] => (Method::GET, Operation::GetCharge, *id),
@@ -101,6 +104,9 @@ fn route(raw: &RawRequest) -> Route {
         ["v2", "charges", id, "cancel"] => (Method::DELETE, Operation::CancelCharge, *id),
         ["v2", "chargePermissions", id] => (Method::GET, Operation::GetChargePermission, *id),
         ["v2", "chargePermissions", id, "close"] => (Method::DELETE, Operation::CloseChargePermission, *id),
+        ["v2", "refunds"] => (Method::POST, Operation::CreateRefund, ""),
+        ["v2", "refunds", id] => (Method::GET, Operation::GetRefund, *id),
+        ["v2", "disputes", id] => (Method::GET, Operation::GetDispute, *id),
         _ => return Route::Unknown,
     };
     if raw.method == method { Route::Call(Call { operation, id: id.to_owned() }) } else { Route::WrongMethod }
@@ -179,13 +185,18 @@ impl App {
     fn commit(&self, call: &Call, raw: &RawRequest, fault: Option<&Fault>) -> Answer {
         let now = self.clock.now();
         let mut books = self.books();
-        let answer = match fault {
-            Some(Fault::Status(status, code)) => injected(*status, code.clone()).into(),
-            _ => self.evaluate(&mut books, call, raw, now).unwrap_or_else(Answer::from),
+        let throttled = books.throttling.refusal(call.operation, now);
+        let answer = match (throttled, fault) {
+            (Some(answer), _) => answer,
+            (None, Some(Fault::Status(status, code))) => injected(*status, code.clone()).into(),
+            (None, _) => {
+                let answer = self.evaluate(&mut books, call, raw, now).unwrap_or_else(Answer::from);
+                if let (Some(Fault::StatusKept(status, code)), Some(key)) = (fault, raw.header(IDEMPOTENCY_KEY)) {
+                    books.pin(key, &injected(*status, code.clone()));
+                }
+                answer
+            }
         };
-        if let (Some(Fault::StatusKept(status, code)), Some(key)) = (fault, raw.header(IDEMPOTENCY_KEY)) {
-            books.pin(key, &injected(*status, code.clone()));
-        }
         let record = filled(new_record(call, raw, now, true), &answer);
         self.note(&mut books, record);
         answer
@@ -225,6 +236,13 @@ impl App {
                 };
                 books.close_permission(&call.id, read_closure(&raw.body)?, reason, now)
             }
+            Operation::CreateRefund => {
+                let key = idempotency_key(raw)?;
+                no_simulation()?;
+                Ok(books.create_refund(key, &RefundRequest::read(&raw.body)?, now))
+            }
+            Operation::GetRefund => no_simulation().and_then(|()| books.get_refund(&call.id)),
+            Operation::GetDispute => no_simulation().and_then(|()| books.get_dispute(&call.id)),
         }
     }
 
@@ -240,7 +258,7 @@ impl App {
     }
 
     fn note(&self, books: &mut Books, record: RequestRecord) {
-        books.requests.push(record.clone());
+        books.note(record.clone());
         // Nobody may be listening.
         let _ = self.records.send(record);
     }
@@ -272,7 +290,11 @@ impl App {
     }
 
     fn respond(&self, answer: &Answer) -> Response {
-        self.answer(answer.status, "application/json;charset=UTF-8", answer.body.to_string())
+        let mut response = self.answer(answer.status, "application/json;charset=UTF-8", answer.body.to_string());
+        if let Some(seconds) = answer.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }
 
     fn answer(&self, status: u16, content_type: &str, body: String) -> Response {
@@ -311,20 +333,24 @@ fn idempotency_key(raw: &RawRequest) -> Result<&str, Refusal> {
 }
 
 fn new_record(call: &Call, raw: &RawRequest, at: Timestamp, signature_ok: bool) -> RequestRecord {
-    let about_permission = matches!(call.operation, Operation::GetChargePermission | Operation::CloseChargePermission);
-    let (permission, charge) = match call.operation {
-        Operation::CreateCharge => {
-            let body: serde_json::Value = serde_json::from_slice(&raw.body).unwrap_or_default();
-            (body["chargePermissionId"].as_str().map(str::to_owned), None)
-        }
-        _ if about_permission => (Some(call.id.clone()), None),
-        _ => (None, Some(call.id.clone())),
+    let in_path = || Some(call.id.clone());
+    let in_body = |name: &str| {
+        let body: serde_json::Value = serde_json::from_slice(&raw.body).unwrap_or_default();
+        body[name].as_str().map(str::to_owned)
+    };
+    let (permission, charge, object) = match call.operation {
+        Operation::CreateCharge => (in_body("chargePermissionId"), None, None),
+        Operation::CreateRefund => (None, in_body("chargeId"), None),
+        Operation::GetChargePermission | Operation::CloseChargePermission => (in_path(), None, None),
+        Operation::GetCharge | Operation::CaptureCharge | Operation::CancelCharge => (None, in_path(), None),
+        Operation::GetRefund | Operation::GetDispute => (None, None, in_path()),
     };
     RequestRecord {
         at,
         operation: call.operation,
         permission,
         charge,
+        object,
         idempotency_key: raw.header(IDEMPOTENCY_KEY).map(str::to_owned),
         status: 0,
         reason_code: None,
@@ -336,7 +362,9 @@ fn new_record(call: &Call, raw: &RawRequest, at: Timestamp, signature_ok: bool) 
 
 fn filled(record: RequestRecord, answer: &Answer) -> RequestRecord {
     RequestRecord {
+        permission: record.permission.or_else(|| answer.permission_id.clone()),
         charge: record.charge.or_else(|| answer.charge_id.clone()),
+        object: record.object.or_else(|| answer.object_id.clone()),
         status: answer.status,
         reason_code: answer.reason_code.clone(),
         state: answer.body["statusDetails"]["state"].as_str().map(str::to_owned),

@@ -184,7 +184,7 @@ impl Books {
     }
 
     /// What the idempotency key already answers, if anything.
-    fn kept_answer(&self, key: &str, fingerprint: &(String, serde_json::Value)) -> Option<Answer> {
+    pub(super) fn kept_answer(&self, key: &str, fingerprint: &(String, serde_json::Value)) -> Option<Answer> {
         let kept = self.keys.get(key)?;
         if kept.fingerprint != *fingerprint {
             let message = "The idempotency key was used before with other values";
@@ -194,7 +194,7 @@ impl Books {
         (!again).then(|| Answer { replayed: true, ..kept.answer.clone() })
     }
 
-    fn keep(&mut self, key: &str, fingerprint: (String, serde_json::Value), answer: &Answer) {
+    pub(super) fn keep(&mut self, key: &str, fingerprint: (String, serde_json::Value), answer: &Answer) {
         // An id that does not exist gives nothing to evaluate.
         if answer.status != 404 {
             self.keys.insert(key.to_owned(), Kept { fingerprint, answer: answer.clone(), pinned: false });
@@ -262,6 +262,9 @@ impl Books {
             state,
             reason_code: reason.map(|code| code.as_str().to_owned()),
             captured: paid.then_some(request.price.amount),
+            // With the decimals of the amount.
+            refunded: Decimal::new(0, request.price.amount.scale()),
+            refunding: Decimal::ZERO,
             soft_descriptor: request.soft_descriptor.clone(),
             created_at: now,
             updated_at: now,
@@ -270,7 +273,7 @@ impl Books {
     }
 
     /// The place of a charge, after letting it expire if its time has come.
-    fn find(&mut self, id: &str, now: Timestamp) -> Result<usize, Refusal> {
+    pub(super) fn find(&mut self, id: &str, now: Timestamp) -> Result<usize, Refusal> {
         let place = *self.charge_places.get(id).ok_or_else(|| Refusal::not_found(id))?;
         let charge = &self.charges[place];
         if charge.state == ChargeState::Authorized
@@ -291,7 +294,7 @@ impl Books {
     pub(super) fn cancel_charge(&mut self, id: &str, now: Timestamp) -> Result<Answer, Refusal> {
         let place = self.find(id, now)?;
         if !matches!(self.charges[place].state, ChargeState::AuthorizationInitiated | ChargeState::Authorized) {
-            return Err(invalid_charge_status(&self.charges[place]));
+            return Err(self.charges[place].invalid_status());
         }
         self.move_charge(place, ChargeState::Canceled, Some("MerchantCanceled"), now);
         Ok(Answer::of_charge(200, &self.charges[place]))
@@ -304,7 +307,7 @@ impl Books {
             Err(refusal) => return refusal.into(),
         };
         if self.reading == Reading::StatusFirst && self.charges[place].state != ChargeState::Authorized {
-            return invalid_charge_status(&self.charges[place]).into();
+            return self.charges[place].invalid_status().into();
         }
         let fingerprint = (format!("/v2/charges/{id}/capture"), request.body.clone());
         if let Some(answer) = self.kept_answer(key, &fingerprint) {
@@ -318,7 +321,7 @@ impl Books {
     fn evaluate_capture(&mut self, place: usize, request: &CaptureRequest, now: Timestamp) -> Result<Answer, Refusal> {
         let charge = &self.charges[place];
         if charge.state != ChargeState::Authorized {
-            return Err(invalid_charge_status(charge));
+            return Err(charge.invalid_status());
         }
         if request.price.currency != charge.request.price.currency {
             return Err(Refusal::new(400, "CurrencyMismatch", "The currency is not the one of the charge"));
@@ -369,8 +372,4 @@ impl Books {
         }
         true
     }
-}
-
-fn invalid_charge_status(charge: &Charge) -> Refusal {
-    Refusal::new(422, "InvalidChargeStatus", format!("The charge {} is {}", charge.id, charge.state))
 }

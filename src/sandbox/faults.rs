@@ -22,6 +22,12 @@ pub enum Operation {
     GetChargePermission,
     /// `DELETE /v2/chargePermissions/{id}/close`
     CloseChargePermission,
+    /// `POST /v2/refunds`
+    CreateRefund,
+    /// `GET /v2/refunds/{id}`
+    GetRefund,
+    /// `GET /v2/disputes/{id}`
+    GetDispute,
 }
 
 impl Operation {
@@ -35,6 +41,9 @@ impl Operation {
             Self::CancelCharge => "CancelCharge",
             Self::GetChargePermission => "GetChargePermission",
             Self::CloseChargePermission => "CloseChargePermission",
+            Self::CreateRefund => "CreateRefund",
+            Self::GetRefund => "GetRefund",
+            Self::GetDispute => "GetDispute",
         }
     }
 }

@@ -8,10 +8,13 @@ use rsa::rand_core::{OsRng, RngCore};
 use rust_decimal::Decimal;
 
 use super::Reading;
+use super::disputes::LedgerDispute;
 use super::faults::{Faults, Operation};
 use super::permissions::Permission;
+use super::refunds::{LedgerRefund, RefundState};
 use super::sns::{Ipn, NotificationType, ObjectType};
-use super::wire::{Answer, ChargeRequest};
+use super::throttle::Throttling;
+use super::wire::{Answer, ChargeRequest, Refusal};
 
 /// The state of a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,9 +69,19 @@ pub(super) struct Charge {
     pub(super) state: ChargeState,
     pub(super) reason_code: Option<String>,
     pub(super) captured: Option<Decimal>,
+    /// What buyers got back, and what is still to be decided.
+    pub(super) refunded: Decimal,
+    pub(super) refunding: Decimal,
     pub(super) soft_descriptor: Option<String>,
     pub(super) created_at: Timestamp,
     pub(super) updated_at: Timestamp,
+}
+
+impl Charge {
+    /// The refusal of a call that does not fit the state.
+    pub(super) fn invalid_status(&self) -> Refusal {
+        Refusal::new(422, "InvalidChargeStatus", format!("The charge {} is {}", self.id, self.state))
+    }
 }
 
 /// What is kept under an idempotency key, for ever.
@@ -89,10 +102,17 @@ pub(super) struct Books {
     pub(super) permissions: HashMap<String, Permission>,
     pub(super) charges: Vec<Charge>,
     pub(super) charge_places: HashMap<String, usize>,
+    pub(super) refunds: Vec<LedgerRefund>,
+    pub(super) refund_places: HashMap<String, usize>,
+    pub(super) disputes: Vec<LedgerDispute>,
+    pub(super) dispute_places: HashMap<String, usize>,
     pub(super) keys: HashMap<String, Kept>,
     pub(super) requests: Vec<RequestRecord>,
     pub(super) outbox: VecDeque<Ipn>,
     pub(super) faults: Faults,
+    pub(super) throttling: Throttling,
+    /// How often an operation was answered with a status.
+    pub(super) answers: HashMap<(Operation, u16), u64>,
     pub(super) confirmed_tokens: Vec<String>,
     region_digit: char,
     session: u32,
@@ -107,10 +127,16 @@ impl Books {
             permissions: HashMap::new(),
             charges: Vec::new(),
             charge_places: HashMap::new(),
+            refunds: Vec::new(),
+            refund_places: HashMap::new(),
+            disputes: Vec::new(),
+            dispute_places: HashMap::new(),
             keys: HashMap::new(),
             requests: Vec::new(),
             outbox: VecDeque::new(),
             faults: Faults::default(),
+            throttling: Throttling::default(),
+            answers: HashMap::new(),
             confirmed_tokens: Vec::new(),
             region_digit,
             // Two sandboxes that meet in one Redis must not give out the same ids.
@@ -156,23 +182,32 @@ impl Books {
     fn notify_charge(&mut self, place: usize, now: Timestamp) {
         let charge = &self.charges[place];
         let (object, permission) = (charge.id.clone(), charge.request.permission_id.clone());
-        self.outbox.push_back(Ipn::new(
-            &self.merchant_id,
-            (ObjectType::Charge, &object),
-            &permission,
-            NotificationType::StateChange,
-            now,
-        ));
+        self.notify((ObjectType::Charge, &object), &permission, now);
+    }
+
+    /// Tells the merchant of another state.
+    pub(super) fn notify(&mut self, object: (ObjectType, &str), permission: &str, now: Timestamp) {
+        self.outbox.push_back(Ipn::new(&self.merchant_id, object, permission, NotificationType::StateChange, now));
     }
 
     pub(super) fn notify_permission(&mut self, id: &str, kind: NotificationType, now: Timestamp) {
         self.outbox.push_back(Ipn::new(&self.merchant_id, (ObjectType::ChargePermission, id), id, kind, now));
     }
 
+    pub(super) fn note(&mut self, record: RequestRecord) {
+        *self.answers.entry((record.operation, record.status)).or_default() += 1;
+        self.requests.push(record);
+    }
+
     /// A copy of what an auditor may see.
     pub(super) fn ledger(&self) -> Ledger {
         let charges = self.charges.iter().map(LedgerCharge::from).collect();
-        Ledger { charges, requests: self.requests.clone() }
+        Ledger {
+            charges,
+            refunds: self.refunds.clone(),
+            disputes: self.disputes.clone(),
+            requests: self.requests.clone(),
+        }
     }
 }
 
@@ -225,10 +260,12 @@ pub struct RequestRecord {
     pub at: Timestamp,
     /// What was asked for.
     pub operation: Operation,
-    /// The charge permission that the request named, in its path or body.
+    /// The charge permission that the request named, in its path or body, or that the refund or dispute belongs to.
     pub permission: Option<String>,
     /// The charge that the request named or made.
     pub charge: Option<String>,
+    /// The refund or dispute that the request named or made.
+    pub object: Option<String>,
     /// The idempotency key it carried.
     pub idempotency_key: Option<String>,
     /// The status of the evaluation: what a client would see without faults that strike afterwards; 0 if the connection was
@@ -249,6 +286,10 @@ pub struct RequestRecord {
 pub struct Ledger {
     /// Every charge that came into being, oldest first.
     pub charges: Vec<LedgerCharge>,
+    /// Every refund, oldest first.
+    pub refunds: Vec<LedgerRefund>,
+    /// Every dispute, oldest first.
+    pub disputes: Vec<LedgerDispute>,
     /// Every request, in the order of their evaluation.
     pub requests: Vec<RequestRecord>,
 }
@@ -277,6 +318,13 @@ impl Ledger {
     pub fn captured_total(&self) -> Decimal {
         let captured = self.charges.iter().filter(|charge| charge.state == ChargeState::Captured);
         captured.filter_map(|charge| charge.captured).sum()
+    }
+
+    /// What the buyer behind a permission got back.
+    #[must_use]
+    pub fn refunded_total_of(&self, permission: &str) -> Decimal {
+        let refunded = self.refunds.iter().filter(|refund| refund.state == RefundState::Refunded);
+        refunded.filter(|refund| refund.permission == permission).map(|refund| refund.amount).sum()
     }
 
     /// The requests of one operation.

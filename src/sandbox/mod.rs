@@ -10,13 +10,16 @@ mod certificate_host;
 mod charges;
 mod connection;
 mod delivery;
+mod disputes;
 mod faults;
 mod keys;
 mod ledger;
 mod permissions;
 pub mod redis_server;
+mod refunds;
 mod signature;
 mod sns;
+mod throttle;
 mod wire;
 
 #[cfg(test)]
@@ -36,19 +39,24 @@ use tokio_util::task::TaskTracker;
 pub use certificate_host::CertificateHost;
 pub use charges::{DeclineCode, Outcome};
 pub use delivery::{Courier, DeliveryOrder};
+pub use disputes::{DisputeMove, DisputeSpec, DisputeState, LedgerDispute};
 pub use faults::{Fault, Gate, Operation};
 pub use keys::{KeyError, SnsIdentity};
 pub use ledger::{ChargeState, Ledger, LedgerCharge, RequestRecord};
 pub use permissions::{PermissionKind, PermissionSpec, PermissionState};
+pub use refunds::{LedgerRefund, RefundState};
 pub use sns::{
     Forgery, Ipn, Letter, MessageType, NotificationType, ObjectType, SignatureVersion, SignedMessage, Topic, topic_arn,
 };
+pub use throttle::{Quota, Throttle, ThrottleTable};
 pub use wire::BUYER_SECRETS;
 
 use api::App;
 use connection::{CuttableListener, Scissors};
 use ledger::Books;
 use permissions::Permission;
+use throttle::Throttling;
+use wire::Refusal;
 
 use crate::clock::Clock;
 use crate::model::ids::Region;
@@ -73,12 +81,35 @@ pub enum SandboxError {
     /// No such charge, or nothing is pending about it.
     #[error("expected a pending charge of this sandbox, got {0}")]
     NotPending(String),
+    /// No such charge or dispute.
+    #[error("expected a {0} of this sandbox, got {1}")]
+    Unknown(&'static str, String),
+    /// As the API would refuse it.
+    #[error("{code}: {message}")]
+    Refused {
+        /// The reason code that the API would answer.
+        code: String,
+        /// What is wrong.
+        message: String,
+    },
     /// There is no connection to where a message is to go.
     #[error("nobody listens there: {0}")]
     NobodyListens(String),
     /// A message was not answered.
     #[error("the message could not be delivered: {0}")]
     Delivery(String),
+}
+
+impl SandboxError {
+    fn unknown(what: &'static str, id: &str) -> Self {
+        Self::Unknown(what, id.to_owned())
+    }
+}
+
+impl From<Refusal> for SandboxError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused { code: refusal.code.into_owned(), message: refusal.message }
+    }
 }
 
 /// What Amazon might do with an idempotency key that was used before. It is not documented which of these is true.
@@ -110,10 +141,12 @@ pub struct SandboxSettings {
     pub reading: Reading,
     /// How far `x-amz-pay-date` may be from now.
     pub date_tolerance: Duration,
+    /// Whether too many requests are refused.
+    pub throttle: Option<Throttle>,
 }
 
 impl SandboxSettings {
-    /// A merchant in the United States, every answer replayed, five minutes of tolerance.
+    /// A merchant in the United States, every answer replayed, five minutes of tolerance, no throttle.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self {
@@ -122,6 +155,7 @@ impl SandboxSettings {
             clock,
             reading: Reading::default(),
             date_tolerance: Duration::from_mins(5),
+            throttle: None,
         }
     }
 }
@@ -160,13 +194,15 @@ impl Sandbox {
             Region::Eu => '2',
             Region::Jp => '3',
         };
+        let mut books = Books::new(settings.merchant_id.clone(), settings.reading, region_digit);
+        books.throttling = Throttling::new(settings.throttle);
         let stop = CancellationToken::new();
         let app = Arc::new(App {
             clock: settings.clock,
             region: settings.region,
             keys,
             tolerance: Mutex::new(settings.date_tolerance),
-            books: Mutex::new(Books::new(settings.merchant_id.clone(), settings.reading, region_digit)),
+            books: Mutex::new(books),
             records: broadcast::Sender::new(RECORD_BACKLOG),
             stop: stop.clone(),
             tasks: TaskTracker::new(),
@@ -361,6 +397,11 @@ impl Sandbox {
         *self.0.app.tolerance.lock().unwrap_or_else(PoisonError::into_inner) = tolerance;
     }
 
+    /// Throttles from now on, every bucket full, or no longer.
+    pub fn set_throttle(&self, throttle: Option<Throttle>) {
+        self.books(|books| books.throttling = Throttling::new(throttle));
+    }
+
     /// Orders a mishap for the next request of this operation that has none ordered yet.
     pub fn inject(&self, operation: Operation, fault: Fault) {
         self.books(|books| books.faults.push(operation, fault));
@@ -371,7 +412,23 @@ impl Sandbox {
         self.books(|books| books.faults.clear());
     }
 
-    /// What has truly happened.
+    /// How often an operation was answered with this status, 0 for a connection that was closed. Costs nothing, unlike
+    /// [`Sandbox::ledger`].
+    #[must_use]
+    pub fn answers(&self, operation: Operation, status: u16) -> u64 {
+        self.books(|books| books.answers.get(&(operation, status)).copied().unwrap_or_default())
+    }
+
+    /// The charges of one permission, oldest first, without looking at any other.
+    #[must_use]
+    pub fn charges_of(&self, permission: &str) -> Vec<LedgerCharge> {
+        self.books(|books| {
+            let places = books.permissions.get(permission).map(|permission| permission.charges.as_slice());
+            places.unwrap_or_default().iter().map(|place| LedgerCharge::from(&books.charges[*place])).collect()
+        })
+    }
+
+    /// What has truly happened: a copy of all of it, so not for every step of a large test.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.books(|books| books.ledger())

@@ -194,8 +194,8 @@ impl Books {
     /// Ends `ChargeInProgress` once no charge is pending any more.
     pub(super) fn settle(&mut self, id: &str, now: Timestamp) {
         let Some(permission) = self.permissions.get(id) else { return };
-        let pending = permission.charges.iter().any(|place| self.charges[*place].state.is_pending());
-        if permission.has_reason(CHARGE_IN_PROGRESS) && !pending {
+        let is_pending = |place: &usize| self.charges[*place].state.is_pending();
+        if permission.has_reason(CHARGE_IN_PROGRESS) && !permission.charges.iter().any(is_pending) {
             self.turn(id, PermissionState::Chargeable, &[], now);
         }
     }

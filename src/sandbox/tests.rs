@@ -1,5 +1,8 @@
 //! The sandbox over HTTP, as its users meet it.
 
+mod refunds_and_disputes;
+mod throttling;
+
 use std::time::Duration;
 
 use jiff::tz::TimeZone;

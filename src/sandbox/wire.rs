@@ -47,19 +47,39 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Value,
     pub(super) reason_code: Option<String>,
+    pub(super) permission_id: Option<String>,
     pub(super) charge_id: Option<String>,
+    /// The refund or dispute.
+    pub(super) object_id: Option<String>,
     /// Given before under the same idempotency key, and only repeated now.
     pub(super) replayed: bool,
+    /// The header `Retry-After`.
+    pub(super) retry_after_s: Option<u64>,
 }
 
 impl Answer {
     pub(super) fn of_charge(status: u16, charge: &Charge) -> Self {
-        let charge_id = Some(charge.id.clone());
-        Self { status, body: charge_body(charge), reason_code: None, charge_id, replayed: false }
+        Self { charge_id: Some(charge.id.clone()), ..Self::of(status, charge_body(charge)) }
     }
 
     pub(super) fn of_permission(body: Value) -> Self {
-        Self { status: 200, body, reason_code: None, charge_id: None, replayed: false }
+        Self::of(200, body)
+    }
+
+    /// A refund or a dispute.
+    pub(super) fn of_object(status: u16, body: Value, id: &str, charge_id: &str, permission_id: &str) -> Self {
+        Self {
+            permission_id: Some(permission_id.to_owned()),
+            charge_id: Some(charge_id.to_owned()),
+            object_id: Some(id.to_owned()),
+            ..Self::of(status, body)
+        }
+    }
+
+    fn of(status: u16, body: Value) -> Self {
+        let (permission_id, charge_id, object_id) = (None, None, None);
+        let (reason_code, retry_after_s) = (None, None);
+        Self { status, body, reason_code, permission_id, charge_id, object_id, replayed: false, retry_after_s }
     }
 
     pub(super) fn is_success(&self) -> bool {
@@ -71,18 +91,18 @@ impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
         let body = json!({ "reasonCode": refusal.code, "message": refusal.message });
         let reason_code = Some(refusal.code.into_owned());
-        Self { status: refusal.status, body, reason_code, charge_id: None, replayed: false }
+        Self { reason_code, ..Self::of(refusal.status, body) }
     }
 }
 
 /// The members of a JSON object, each read once; what remains was not expected.
-struct Fields {
+pub(super) struct Fields {
     map: Map<String, Value>,
     path: &'static str,
 }
 
 impl Fields {
-    fn new(value: Value, path: &'static str) -> Result<Self, Refusal> {
+    pub(super) fn new(value: Value, path: &'static str) -> Result<Self, Refusal> {
         match value {
             Value::Object(map) => Ok(Self { map, path }),
             _ => Err(invalid(&format!("{path} must be an object"))),
@@ -93,17 +113,17 @@ impl Fields {
         self.map.remove(name).filter(|value| !value.is_null())
     }
 
-    fn required(&mut self, name: &str) -> Result<Value, Refusal> {
+    pub(super) fn required(&mut self, name: &str) -> Result<Value, Refusal> {
         let path = self.path;
         self.optional(name)
             .ok_or_else(|| Refusal::new(400, "MissingParameterValue", format!("The parameter {path}{name} is missing")))
     }
 
-    fn required_text(&mut self, name: &str) -> Result<String, Refusal> {
+    pub(super) fn required_text(&mut self, name: &str) -> Result<String, Refusal> {
         text(name, self.required(name)?)
     }
 
-    fn text(&mut self, name: &str) -> Result<Option<String>, Refusal> {
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Refusal> {
         self.optional(name).map(|value| text(name, value)).transpose()
     }
 
@@ -126,7 +146,7 @@ impl Fields {
         Ok(value)
     }
 
-    fn finish(self) -> Result<(), Refusal> {
+    pub(super) fn finish(self) -> Result<(), Refusal> {
         match self.map.keys().next() {
             None => Ok(()),
             Some(name) => Err(Refusal::new(400, "UnrecognizedField", format!("The field {name} is not recognized"))),
@@ -153,7 +173,7 @@ pub(super) struct Price {
 }
 
 impl Price {
-    fn read(value: Value, path: &'static str) -> Result<Self, Refusal> {
+    pub(super) fn read(value: Value, path: &'static str) -> Result<Self, Refusal> {
         let mut fields = Fields::new(value, path)?;
         let (amount, currency) = (fields.required_text("amount")?, fields.required_text("currencyCode")?);
         fields.finish()?;
@@ -174,7 +194,7 @@ impl Price {
     }
 }
 
-fn price(amount: Decimal, currency: &str) -> Value {
+pub(super) fn price(amount: Decimal, currency: &str) -> Value {
     json!({ "amount": amount.to_string(), "currencyCode": currency })
 }
 
@@ -245,7 +265,7 @@ impl ChargeRequest {
     }
 }
 
-fn check_soft_descriptor(text: Option<&str>) -> Result<(), Refusal> {
+pub(super) fn check_soft_descriptor(text: Option<&str>) -> Result<(), Refusal> {
     if text.is_some_and(|text| text.chars().count() > 16) {
         return Err(invalid("softDescriptor must have at most 16 characters"));
     }
@@ -292,7 +312,7 @@ fn at_most_255(text: &str) -> Result<(), Refusal> {
     if text.chars().count() > 255 { Err(invalid("a reason must have at most 255 characters")) } else { Ok(()) }
 }
 
-fn read_json(bytes: &[u8]) -> Result<Value, Refusal> {
+pub(super) fn read_json(bytes: &[u8]) -> Result<Value, Refusal> {
     serde_json::from_slice(bytes)
         .map_err(|_| Refusal::new(400, "InvalidRequestFormat", "The request body is not valid JSON"))
 }
@@ -313,7 +333,7 @@ pub(super) fn charge_body(charge: &Charge) -> Value {
         "chargePermissionId": request.permission_id,
         "chargeAmount": request.price.to_json(),
         "captureAmount": charge.captured.map(|amount| price(amount, currency)),
-        "refundedAmount": null,
+        "refundedAmount": charge.captured.map(|_| price(charge.refunded, currency)),
         // A bare string, as in Amazon's own sample; their SDK expects an object. Readers have to be lenient.
         "convertedAmount": charge.captured.map(|amount| amount.to_string()),
         "conversionRate": charge.captured.map(|_| "1.00"),

@@ -11,6 +11,7 @@ use crate::store::consumers::ReceivedEvent;
 pub(super) fn request(record: &RequestRecord) -> String {
     let permission = record.permission.as_deref().unwrap_or_default();
     let charge = record.charge.as_deref().unwrap_or_default();
+    let object = record.object.as_deref().unwrap_or_default();
     let asked = match record.operation {
         Operation::CreateCharge => {
             let key = record.idempotency_key.as_deref().unwrap_or_default();
@@ -21,6 +22,9 @@ pub(super) fn request(record: &RequestRecord) -> String {
         Operation::CancelCharge => format!("DELETE /v2/charges/{charge}/cancel"),
         Operation::GetChargePermission => format!("GET /v2/chargePermissions/{permission}"),
         Operation::CloseChargePermission => format!("DELETE /v2/chargePermissions/{permission}/close"),
+        Operation::CreateRefund => "POST /v2/refunds".to_owned(),
+        Operation::GetRefund => format!("GET /v2/refunds/{object}"),
+        Operation::GetDispute => format!("GET /v2/disputes/{object}"),
     };
     let said = record.reason_code.as_deref().or(record.state.as_deref()).unwrap_or_default();
     let which = match record.operation {
