@@ -147,6 +147,7 @@ fn look() -> impl Strategy<Value = Look> {
         1 => Just(Look::NotFound),
         1 => Just(Look::Failed),
         1 => Just(Look::AccountFault),
+        1 => Just(Look::Refused),
         1 => Just(Look::NotAsked),
     ]
 }
@@ -168,7 +169,7 @@ prop_compose! {
 }
 
 fn charge_look() -> impl Strategy<Value = ChargeLook> {
-    prop_oneof![6 => charge_view().prop_map(ChargeLook::Seen), 1 => Just(ChargeLook::Refused(404)), 1 => Just(ChargeLook::Failed)]
+    prop_oneof![6 => charge_view().prop_map(ChargeLook::Seen), 1 => Just(ChargeLook::Refused(404)), 1 => Just(ChargeLook::Failed), 1 => Just(ChargeLook::AccountFault)]
 }
 
 fn verdict() -> impl Strategy<Value = Verdict> {
@@ -195,7 +196,7 @@ fn arbitrary_hint() -> impl Strategy<Value = Hint> {
 }
 
 prop_compose! {
-    fn situation()(
+    pub(super) fn situation()(
         intents in vec(arbitrary_intent(), 0..4),
         look in look(),
         found in vec((charge_id(), charge_look()), 0..3),
@@ -269,7 +270,7 @@ proptest! {
         if let Act::Send(index) = decision.act && !decision.drafts[index].intent.next_send_repeats() {
             check_new_number(&case, &findings, &decision, index, now);
         }
-        if findings.look == Look::AccountFault {
+        if matches!(findings.look, Look::AccountFault | Look::Refused) {
             prop_assert_eq!(decision.act, Act::Nothing);
         }
     }

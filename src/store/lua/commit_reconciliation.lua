@@ -114,7 +114,8 @@ else
   if hints_due and (not next_due or hints_due < next_due) then next_due = hints_due end
 end
 if next_due then
-  redis.call('ZADD', KEYS[5], ms(next_due), ARGV[4])
+  -- Not before now: who had its turn goes behind everybody who is overdue.
+  redis.call('ZADD', KEYS[5], ms(math.max(next_due, now)), ARGV[4])
 else
   redis.call('ZREM', KEYS[5], ARGV[4])
 end
