@@ -39,10 +39,9 @@ pub(super) fn fate(hint: &Hint, case: &Case, findings: &Findings, foreign: bool,
             return HintFate::Done;
         }
         return match findings.charges.iter().find(|(seen, _)| *seen == id) {
-            None => HintFate::Keep,
+            None | Some((_, ChargeLook::AccountFault)) => HintFate::Keep,
             Some((_, ChargeLook::Seen(_))) => HintFate::Done,
             Some((_, ChargeLook::Refused(status))) => refused(hint, &status.to_string(), now),
-            Some((_, ChargeLook::AccountFault)) => HintFate::Keep,
             Some((_, ChargeLook::Failed)) => HintFate::Defer(deferred(hint, hint.note.refusals, now)),
         };
     }

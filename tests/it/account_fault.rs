@@ -210,3 +210,26 @@ async fn a_permission_that_alone_is_refused_does_not_halt_the_account_again_and_
     assert_eq!(app.state("refused").await, "captured");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_stop_that_an_earlier_version_threw_is_added_up_from_its_beginning() {
+    let app = TestApp::start().await;
+    assert_eq!(app.post("/v1/stop", &json!({})).await.status / 100, 2);
+    // As that version left it.
+    let marker = app.store.keys().marker();
+    let mut connection = app.connection().await;
+    let () = redis::cmd("HDEL").arg(marker).arg("halted_since").query_async(&mut connection).await.expect("HDEL");
+    app.advance(HOUR);
+    refuse(&app, Operation::GetChargePermission, 401, "UnauthorizedAccess");
+    app.submit("renewal", &app.permission()).await;
+    app.run_due().await;
+    app.advance(HOUR);
+    let halted_h = |account: amazon_pay_ipn::store::account::AccountStatus| (account.stopped_ms + 1000) / 3_600_000;
+    assert_eq!(halted_h(app.store.account().await.expect("Redis answers")), 2);
+    assert_eq!(app.delete("/v1/stop").await.status / 100, 2);
+    app.sandbox.clear_faults();
+    app.advance(HOUR);
+    app.run_due().await;
+    assert_eq!(halted_h(app.store.account().await.expect("Redis answers")), 3);
+    app.finish().await;
+}
