@@ -233,3 +233,30 @@ async fn a_stop_that_an_earlier_version_threw_is_added_up_from_its_beginning() {
     assert_eq!(halted_h(app.store.account().await.expect("Redis answers")), 3);
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_refused_permission_of_the_best_class_is_not_the_probe_for_ever() {
+    let app = TestApp::start().await;
+    let (urgent, other) = (app.permission(), app.permission());
+    app.sandbox.inject(Operation::CreateCharge, Fault::DropBefore);
+    app.submit("canceled", &urgent).await;
+    app.run_due().await;
+    app.sandbox.inject(Operation::GetChargePermission, Fault::status(403, "UnauthorizedAccess"));
+    assert_eq!(app.delete("/v1/charges/canceled").await.status, 202, "a charge may still come of it");
+    app.pass(4 * MINUTE, MINUTE).await;
+    assert_eq!(alerts(&app).await, ["account_fault"]);
+    app.submit("other", &other).await;
+    app.run_due().await;
+    let waiting = app.get("/v1/quota").await.body["waiting"].clone();
+    assert_eq!((&waiting["urgent"], &waiting["attempt"]), (&json!(1), &json!(1)));
+    app.sandbox.inject(Operation::GetChargePermission, Fault::status(403, "UnauthorizedAccess"));
+    app.pass(16 * MINUTE, MINUTE).await;
+    assert_eq!(app.state("other").await, "scheduled");
+    app.pass(15 * MINUTE, MINUTE).await;
+    let looks = app.ledger();
+    let looks = looks.requests_of(Operation::GetChargePermission);
+    let probes: Vec<_> = looks.iter().skip(2).take(2).map(|look| look.permission.clone()).collect();
+    assert_eq!(probes, [Some(urgent), Some(other)], "whoever waits longest, of any class");
+    assert_eq!(app.state("other").await, "captured");
+    app.finish().await;
+}

@@ -275,14 +275,22 @@ impl TestApp {
     }
 
     pub async fn stream(&self, key: &str) -> Vec<HashMap<String, String>> {
-        let entries: Vec<(String, HashMap<String, String>)> = redis::cmd("XRANGE")
-            .arg(key)
-            .arg("-")
-            .arg("+")
-            .query_async(&mut self.connection().await)
-            .await
-            .expect("XRANGE");
-        entries.into_iter().map(|(_, fields)| fields).collect()
+        let (mut all, mut from) = (Vec::new(), "-".to_owned());
+        let mut connection = self.connection().await;
+        loop {
+            let entries: Vec<(String, HashMap<String, String>)> = redis::cmd("XRANGE")
+                .arg(key)
+                .arg(&from)
+                .arg("+")
+                .arg("COUNT")
+                .arg(1000)
+                .query_async(&mut connection)
+                .await
+                .expect("XRANGE");
+            let Some((last, _)) = entries.last() else { return all };
+            from = format!("({last}");
+            all.extend(entries.into_iter().map(|(_, fields)| fields));
+        }
     }
 
     pub async fn events(&self) -> Vec<HashMap<String, String>> {
@@ -415,7 +423,7 @@ impl TestApp {
         let kind: String = redis::cmd("TYPE").arg(key).query_async(connection).await.expect("TYPE");
         let command = match kind.as_str() {
             "hash" => redis::cmd("HGETALL").arg(key).to_owned(),
-            "stream" => redis::cmd("XRANGE").arg(key).arg("-").arg("+").to_owned(),
+            "stream" => return format!("{:?}", self.stream(key).await),
             "zset" => redis::cmd("ZRANGE").arg(key).arg(0).arg(-1).to_owned(),
             _ => redis::cmd("GET").arg(key).to_owned(),
         };
