@@ -512,6 +512,8 @@ mod tests {
         assert_eq!(wrong(|given| given.sns_topic_arns = set("arn:aws:sqs:x")), ["SNS_TOPIC_ARNS"]);
         assert_eq!(wrong(|given| given.sns_topic_arns = set(" , ")), ["SNS_TOPIC_ARNS"]);
         assert_eq!(wrong(|given| given.workers = set("0")), ["WORKERS"]);
+        assert_eq!(wrong(|given| given.quota_share = set("0")), ["QUOTA_SHARE"]);
+        assert_eq!(wrong(|given| given.quota_share = set("50%")), ["QUOTA_SHARE"]);
         assert_eq!(wrong(|given| given.log_format = set("xml")), ["LOG_FORMAT"]);
     }
 
