@@ -23,6 +23,6 @@ redis.call('HSET', KEYS[1], 'version', '1', 'merchant', ARGV[3], 'environment', 
 if mode ~= 'first' then
   redis.call('HSET', KEYS[1], 'recovering', '1')
   -- A switch that is on stays on since then: the windows stand still for all of it.
-  if redis.call('HEXISTS', KEYS[1], 'stop_since') == 0 then begin_halt('stop_since') end
+  begin_halt('stop_since')
 end
 return { 'done' }

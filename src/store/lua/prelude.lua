@@ -44,9 +44,10 @@ local function stopped_ms()
   return total
 end
 
--- Sets stop_since or fault_since, and with the first of them the begin of the halt.
+-- Sets stop_since or fault_since where it is not set, and with the first of them the begin of the halt.
 local function begin_halt(field)
-  redis.call('HSET', KEYS[1], 'halted_since', ms(halted_since() or now), field, ms(now))
+  redis.call('HSET', KEYS[1], 'halted_since', ms(halted_since() or now))
+  redis.call('HSETNX', KEYS[1], field, ms(now))
 end
 
 -- Takes stop_since or fault_since away, and adds the halt up when it was the last of them.

@@ -326,7 +326,9 @@ impl TestApp {
 
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.redis.url()).expect("a URL");
-        client.get_multiplexed_async_connection().await.expect("a connection")
+        // Half a second, the default, is little where everything is read at once.
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(MINUTE));
+        client.get_multiplexed_async_connection_with_config(&patient).await.expect("a connection")
     }
 
     pub async fn keys(&self) -> BTreeSet<String> {
