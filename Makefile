@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint ci release bench interop fuzz
+.PHONY: help setup demo test lint ci release bench backlog interop fuzz
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ release:
 
 bench: ## Benchmarks
 	cargo bench --locked
+
+# Not in `make ci`: 5,000 take some ten minutes, 100,000 some hours.
+BACKLOG ?= 5000
+backlog: setup ## A month's end of BACKLOG (5000) charges, drained by two instances without a 429
+	BACKLOG="$(BACKLOG)" cargo test --locked --test it -- --ignored --nocapture a_months_end
 
 # Not in `make ci`: it installs LocalStack from PyPI (about 370 MB, into target/).
 interop: setup ## The service against an SNS that is not ours (LocalStack, from PyPI)

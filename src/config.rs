@@ -107,6 +107,8 @@ settings! {
     intent_retention = "INTENT_RETENTION", "intent-retention";
     /// X: how long an old copy of a request may still be accepted by Amazon [default: 30m]
     confirmation_delay = "CONFIRMATION_DELAY", "confirmation-delay";
+    /// The part of Amazon's documented quota that this service uses, 0.01 to 1 [default: 0.5]
+    quota_share = "QUOTA_SHARE", "quota-share";
     /// Page where the buyer updates the payment method; {chargePermissionId} is replaced [default: the guides' link of the region]
     update_payment_method_url = "UPDATE_PAYMENT_METHOD_URL", "update-payment-method-url";
     /// Time zone in which the monthly limit turns [default: America/Los_Angeles, UTC or Asia/Tokyo by region]
@@ -202,7 +204,7 @@ pub fn logging(given: &Given) -> (LogFormat, String) {
 pub fn read_store(given: Given) -> Result<(Account, StoreSettings, Clock), Vec<Mistake>> {
     let mut reader = Reader::new(given);
     let account = reader.account();
-    let store = reader.store();
+    let store = reader.store(account.as_ref());
     let clock = reader.clock();
     reader.refuse_sandbox_settings_in_live(account.as_ref());
     match (account, store) {

@@ -9,9 +9,9 @@ mod capture;
 mod close;
 mod commit;
 mod gather;
+mod quota;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,18 +23,22 @@ use crate::clock::{Clock, Stopwatch};
 use crate::model::charge_intent::NumberStatus;
 use crate::model::ids::{ChargePermissionId, Environment};
 use crate::model::permission::Look;
+use crate::model::quota::Operation;
 use crate::model::verdict::Verdict;
 use crate::recovery::case::{Act, Case};
 use crate::recovery::decide::decide;
 use crate::recovery::objects::{judge, remember_owners};
+use crate::recovery::plan::plan;
 use crate::recovery::policies::Policies;
+use crate::recovery::quota::covers;
 use crate::store::reconciliations::{Claim, Claimed, Renewed};
 use crate::store::{Store, StoreError};
 use crate::telemetry::metric;
 use commit::{Noted, count_sweep, log_missing_policies};
+use quota::Turn;
 
 /// Due permissions looked at per step; the first that can be claimed is taken.
-const CANDIDATES: isize = 16;
+const CANDIDATES: usize = 16;
 /// How often an idle worker looks for work that other instances made due.
 const POLL: Duration = Duration::from_millis(500);
 /// Wait after an error of the store.
@@ -51,8 +55,6 @@ pub struct Reconciler {
     environment: Environment,
     clock: Clock,
     shutdown: CancellationToken,
-    /// When a wrong clock was last told of, in milliseconds.
-    skew_told_ms: Arc<AtomicI64>,
 }
 
 /// What a step did.
@@ -62,6 +64,8 @@ pub enum StepOutcome {
     Idle,
     /// A permission was reconciled.
     Reconciled(ChargePermissionId),
+    /// There were no tokens for it, or the account is at fault: it waits without a lease.
+    Waits(ChargePermissionId),
     /// The lease was lost on the way; whoever holds it now goes on.
     LostLease(ChargePermissionId),
     /// Told to shut down: the lease was given back undecided.
@@ -72,6 +76,8 @@ pub enum StepOutcome {
 enum Stop {
     LostLease,
     ShuttingDown,
+    /// A call that was not reserved: a mistake of ours.
+    NotReserved,
     Store(StoreError),
 }
 
@@ -92,7 +98,7 @@ impl Reconciler {
         clock: Clock,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { store, amazon, policies, environment, clock, shutdown, skew_told_ms: Arc::default() }
+        Self { store, amazon, policies, environment, clock, shutdown }
     }
 
     /// Steps until told to stop.
@@ -133,7 +139,12 @@ impl Reconciler {
         let result = self.reconcile_claimed(&claim).await;
         metrics::histogram!(metric::RECONCILIATION_SECONDS).record(stopwatch.elapsed());
         match result {
-            Ok(()) => Ok(StepOutcome::Reconciled(permission)),
+            Ok(true) => Ok(StepOutcome::Reconciled(permission)),
+            Ok(false) => Ok(StepOutcome::Waits(permission)),
+            Err(Stop::NotReserved) => {
+                self.store.release(&claim, NOTHING_CHANGED_DELAY).await?;
+                Ok(StepOutcome::Released(permission))
+            }
             Err(Stop::LostLease) => {
                 warn!(%permission, "the lease was lost during a reconciliation");
                 Ok(StepOutcome::LostLease(permission))
@@ -156,7 +167,8 @@ impl Reconciler {
         self.clock.now().saturating_add(claim.ahead).unwrap_or(Timestamp::MAX)
     }
 
-    async fn reconcile_claimed(&self, claim: &Claim) -> Result<(), Stop> {
+    /// `false` if the permission has to wait: then its lease is given back already.
+    async fn reconcile_claimed(&self, claim: &Claim) -> Result<bool, Stop> {
         let mut case = Case {
             permission: claim.permission.clone(),
             closed: claim.closed,
@@ -166,7 +178,13 @@ impl Reconciler {
             close: claim.close.clone(),
             look_asked: claim.look_asked.is_some(),
         };
-        let (findings, objects) = self.gather(claim, &mut case).await?;
+        let plan = plan(&case, self.now(claim));
+        match self.reserve(claim, &case, &plan, self.now(claim)).await? {
+            Turn::Ours => {}
+            Turn::Probe => return self.probe(claim, &case).await.map(|()| true),
+            Turn::Waits => return Ok(false),
+        }
+        let (findings, objects) = self.gather(claim, &mut case, plan).await?;
         let now = self.now(claim);
         let mut decision = decide(&case, &findings, now, &self.policies, self.environment);
         let swept = judge(&case, &objects, &findings.look, &mut decision, now, self.environment);
@@ -175,7 +193,7 @@ impl Reconciler {
             looked: matches!(findings.look, Look::Seen(_) | Look::NotFound),
         };
         log_missing_policies(&case, &decision);
-        if matches!(findings.look, Look::Failed | Look::AccountFault) {
+        if matches!(findings.look, Look::Failed | Look::AccountFault | Look::Refused) {
             metrics::counter!(metric::LOOKS_FAILED).increment(1);
             let next_try = decision.not_before.map(tracing::field::display);
             warn!(permission = %case.permission, next_try, "Amazon did not show a charge permission; its charges wait");
@@ -184,6 +202,8 @@ impl Reconciler {
         match std::mem::replace(&mut decision.act, Act::Nothing) {
             Act::Nothing => {}
             _ if self.shutdown.is_cancelled() => {}
+            // What a look turned up was not in the plan: it stays due, and is planned for.
+            act if !covers(&claim.reservation.left(), &act) => {}
             Act::CancelCharge(index, charge) => self.cancel(claim, &mut decision, index, &charge).await?,
             Act::Capture(index) => answered = self.capture(claim, &mut decision, index).await?,
             Act::ClosePermission => decision = self.close(claim, &case, decision).await?,
@@ -209,13 +229,17 @@ impl Reconciler {
             decision.record.remember_charge(charge.id.clone(), charge.state.as_str());
         }
         remember_owners(&mut decision.record, decision.drafts.iter().map(|draft| &draft.intent));
-        self.commit(claim, &case, &decision, noted, charge.as_ref()).await
+        self.commit(claim, &case, &decision, noted, charge.as_ref()).await.map(|()| true)
     }
 
-    /// Before each call to Amazon: the lease must outlast it.
-    async fn before_call(&self, claim: &Claim) -> Result<(), Stop> {
+    /// Before each call to Amazon: it must be reserved, and the lease must outlast it.
+    async fn before_call(&self, claim: &Claim, operation: Operation) -> Result<(), Stop> {
         if self.shutdown.is_cancelled() {
             return Err(Stop::ShuttingDown);
+        }
+        if !claim.reservation.take(operation) {
+            error!(permission = %claim.permission, %operation, "a call was not made because it was not reserved: a bug");
+            return Err(Stop::NotReserved);
         }
         match self.store.renew(claim).await? {
             Renewed::Yes => Ok(()),

@@ -41,6 +41,14 @@ pub mod metric {
     pub const CHARGES_SENT: &str = "charges_sent_total";
     /// Counter: captures sent, by `verdict`.
     pub const CAPTURES_SENT: &str = "captures_sent_total";
+    /// Counter: answers 429, by `operation`.
+    pub const THROTTLED: &str = "throttled_total";
+    /// Gauge: permissions that wait for tokens, by `class`.
+    pub const QUOTA_WAITING: &str = "quota_waiting";
+    /// Gauge: tokens that are there, by `operation`; below 0 while more was given than there was.
+    pub const QUOTA_TOKENS: &str = "quota_tokens";
+    /// Gauge: 1 while the account is at fault.
+    pub const ACCOUNT_FAULT: &str = "account_fault";
     /// Histogram: one Redis script, by `script`.
     pub const REDIS_SCRIPT_SECONDS: &str = "redis_script_seconds";
     /// Gauge: entries of the streams and the schedule, by `what`: events, journal, quarantine, scheduled.
@@ -53,7 +61,7 @@ pub mod metric {
     pub const CONNECTIONS_EVICTED: &str = "connections_evicted_total";
 
     /// All of them.
-    pub const ALL: [&str; 17] = [
+    pub const ALL: [&str; 21] = [
         IPN_SECONDS,
         IPN,
         IPN_REFUSED,
@@ -66,6 +74,10 @@ pub mod metric {
         LOOKS_FAILED,
         CHARGES_SENT,
         CAPTURES_SENT,
+        THROTTLED,
+        QUOTA_WAITING,
+        QUOTA_TOKENS,
+        ACCOUNT_FAULT,
         REDIS_SCRIPT_SECONDS,
         LEVEL,
         OPEN_CONNECTIONS,

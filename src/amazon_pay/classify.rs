@@ -97,7 +97,7 @@ pub fn classify(answer: Answer<'_>) -> Verdict {
 }
 
 /// Seconds, or an HTTP date counted from the answer's own; `None` if it is neither.
-fn bounded_retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
+pub(super) fn bounded_retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
     let value = value.trim();
     let (least, most) = RETRY_AFTER_BOUNDS;
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {

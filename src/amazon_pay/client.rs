@@ -26,6 +26,7 @@ use crate::model::charge::{ChargeLook, ChargeState};
 use crate::model::charge_request::ChargeRequest;
 use crate::model::ids::{Account, ChargeId, ChargePermissionId, ChargeTag, Environment, IdempotencyKey, IntentId};
 use crate::model::permission::Look;
+use crate::model::quota::Operation;
 use crate::model::verdict::Verdict;
 
 /// The default of [`ClientSettings::timeout`]: Amazon answers Create Charge within 15 s (US, EU, UK) or 30 s (JP), so whoever
@@ -181,6 +182,12 @@ impl AmazonPay {
                     ChargeLook::Failed
                 }
             },
+            (401, _) => ChargeLook::AccountFault,
+            (403, body)
+                if body.as_deref().and_then(wire::reason_code).is_some_and(|code| blames_the_account(&code)) =>
+            {
+                ChargeLook::AccountFault
+            }
             (status @ (400 | 403 | 404), _) => ChargeLook::Refused(status),
             _ => ChargeLook::Failed,
         }
@@ -304,6 +311,12 @@ impl AmazonPay {
         self.inner.transport.clock_skew()
     }
 
+    /// The operations that Amazon answered 429 since this was last asked, with the longest `Retry-After` of each (0 if it gave none).
+    #[must_use]
+    pub fn take_throttled(&self) -> Vec<(Operation, Duration)> {
+        self.inner.transport.take_throttled()
+    }
+
     /// How long a call takes at most.
     #[must_use]
     pub const fn timeout(&self) -> Duration {
@@ -371,6 +384,11 @@ impl fmt::Debug for SignedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SignedRequest").field("signed_at", &self.signed_at).finish_non_exhaustive()
     }
+}
+
+/// Reason codes of a 403 that do not speak of the object asked for.
+fn blames_the_account(code: &str) -> bool {
+    matches!(code, "InvalidRequestSignature" | "InvalidAccountStatus")
 }
 
 /// A public key id that names its environment leaves the path bare; any other needs the environment in the path.
@@ -810,7 +828,7 @@ mod tests {
             let error = json!({"reasonCode": "SomeReason"});
             for (status, look, charge) in [
                 (400, Look::Failed, ChargeLook::Refused(400)),
-                (401, Look::AccountFault, ChargeLook::Failed),
+                (401, Look::AccountFault, ChargeLook::AccountFault),
                 (403, Look::AccountFault, ChargeLook::Refused(403)),
                 (404, Look::NotFound, ChargeLook::Refused(404)),
                 (429, Look::Failed, ChargeLook::Failed),

@@ -3,6 +3,7 @@
 //! Neither follows redirects, retries, or takes a proxy from the environment. Bodies are read up to a bound. What is logged is the
 //! operation, Amazon's request id, status, reason code and duration; never a body, a key or an address.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use jiff::fmt::rfc2822;
 use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, Method, Request, Response, Url};
 
-use super::classify::NoReply;
+use super::classify::{NoReply, bounded_retry_after};
 use super::wire;
 use crate::clock::{Clock, Stopwatch};
+use crate::model::quota::Operation;
 
 /// The longest body that is read. The largest answer we know of, a charge permission, has about 3 KiB.
 pub(super) const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -55,6 +57,8 @@ pub(super) struct Transport {
     once: Client,
     clock: Clock,
     skew: Mutex<Option<SignedDuration>>,
+    /// Operations that were answered 429 and not told of yet, with the longest `Retry-After`.
+    throttled: Mutex<BTreeMap<Operation, Duration>>,
 }
 
 impl Transport {
@@ -80,6 +84,7 @@ impl Transport {
             once: abandoned_by_the_kernel_after(timeout, once).build()?,
             clock,
             skew: Mutex::new(None),
+            throttled: Mutex::default(),
         })
     }
 
@@ -126,6 +131,10 @@ impl Transport {
         let header = |name: &HeaderName| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let (retry_after, date, request_id) = (header(&RETRY_AFTER), header(&DATE), header(&REQUEST_ID));
         self.note_date(date.as_deref());
+        if status == 429 {
+            let retry_after = retry_after.as_deref().and_then(|value| bounded_retry_after(value, date.as_deref()));
+            self.note_throttled(operation, retry_after.unwrap_or_default());
+        }
         let body = bounded_body(&mut response).await;
         let reason_code = body.as_deref().filter(|_| status >= 400).and_then(wire::reason_code);
         let reason_code = reason_code.as_deref().map(wire::printable);
@@ -138,6 +147,21 @@ impl Transport {
             tracing::info!(operation, status, reason_code, request_id, duration_ms, "Amazon Pay answered");
         }
         Reply { status, retry_after, date, body }
+    }
+
+    /// The operations that were answered 429 since the last call of this, each with the longest `Retry-After` (0 if Amazon gave none).
+    pub(super) fn take_throttled(&self) -> Vec<(Operation, Duration)> {
+        let mut throttled = self.throttled.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *throttled).into_iter().collect()
+    }
+
+    fn note_throttled(&self, operation: &str, retry_after: Duration) {
+        tracing::warn!(operation, retry_after_s = retry_after.as_secs(), "Amazon Pay throttles this account");
+        if let Some(operation) = Operation::parse(operation) {
+            let mut throttled = self.throttled.lock().unwrap_or_else(PoisonError::into_inner);
+            let longest = throttled.entry(operation).or_default();
+            *longest = retry_after.max(*longest);
+        }
     }
 
     fn note_date(&self, date: Option<&str>) {

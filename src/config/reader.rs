@@ -12,6 +12,7 @@ use super::{Given, Mistake, Settings, policy_file};
 use crate::amazon_pay::{ClientSettings, DEFAULT_TIMEOUT};
 use crate::clock::Clock;
 use crate::model::ids::{Account, Environment, MerchantId, Region};
+use crate::model::quota::{Limits, Share};
 use crate::recovery::policies::Policies;
 use crate::recovery::policy::Policy;
 use crate::sns::{SnsSettings, TopicArn};
@@ -47,7 +48,7 @@ impl Reader {
         let listen_addr = self.listen_addr();
         let internal_listen_addr = self.internal_listen_addr();
         let internal_api_token = self.token();
-        let store = self.store();
+        let store = self.store(account.as_ref());
         let sns = self.sns();
         let timeout = self.duration("AMAZON_PAY_TIMEOUT", self.given.amazon_pay_timeout.clone(), DEFAULT_TIMEOUT);
         let key_id = self.given.amazon_pay_public_key_id.clone();
@@ -205,7 +206,9 @@ impl Reader {
         Some(token)
     }
 
-    pub(super) fn store(&mut self) -> Option<StoreSettings> {
+    pub(super) fn store(&mut self, account: Option<&Account>) -> Option<StoreSettings> {
+        let share = self.given.quota_share.clone();
+        let share = share.map_or(Some(Share::HALF), |text| self.parsed::<Share>("QUOTA_SHARE", &text));
         let url = self.redis_url();
         let tls = self.redis_tls(url.as_ref());
         let key_prefix = self.given.key_prefix.clone().unwrap_or_else(|| "amazon-pay".to_owned());
@@ -233,6 +236,7 @@ impl Reader {
             confirmation_delay: x?,
             lease: Duration::from_mins(3),
             bounds: Bounds::default(),
+            quota: Limits::of(account.map_or(Environment::Sandbox, |account| account.environment), share?),
         })
     }
 
@@ -515,6 +519,8 @@ mod tests {
         assert_eq!(wrong(|given| given.sns_topic_arns = set("arn:aws:sqs:x")), ["SNS_TOPIC_ARNS"]);
         assert_eq!(wrong(|given| given.sns_topic_arns = set(" , ")), ["SNS_TOPIC_ARNS"]);
         assert_eq!(wrong(|given| given.workers = set("0")), ["WORKERS"]);
+        assert_eq!(wrong(|given| given.quota_share = set("0")), ["QUOTA_SHARE"]);
+        assert_eq!(wrong(|given| given.quota_share = set("50%")), ["QUOTA_SHARE"]);
         assert_eq!(wrong(|given| given.log_format = set("xml")), ["LOG_FORMAT"]);
     }
 

@@ -15,6 +15,7 @@ use tracing::info;
 use super::charge_body;
 use super::internal::ApiState;
 use super::problem::{FieldError, Problem};
+use super::quota::{WaitingForQuota, waiting_for_quota};
 use crate::model::capture::CaptureWish;
 use crate::model::charge_intent::{ChargeIntent, Outcome, Park, Stage};
 use crate::model::ids::{IntentId, PolicyName};
@@ -65,6 +66,9 @@ pub struct ChargeResource {
     /// When an operator resolved it.
     #[serde(skip_serializing_if = "Option::is_none")]
     resolved_at: Option<Timestamp>,
+    /// Present while the permission waits for Amazon's quota.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_for_quota: Option<WaitingForQuota>,
 }
 
 /// Whether, since when and by what a charge is paused.
@@ -154,6 +158,7 @@ impl From<&ChargeIntent> for ChargeResource {
             may_still_charge: intent.may_still_charge(),
             pause: intent.into(),
             resolved_at: intent.wishes.resolved_at,
+            waiting_for_quota: None,
         }
     }
 }
@@ -240,7 +245,10 @@ pub(super) async fn cancel(State(state): State<ApiState>, Path(id): Path<String>
 
 pub(super) async fn resource(state: &ApiState, id: &IntentId) -> Result<ChargeResource, Problem> {
     match state.0.store.charge(id).await? {
-        Some(stored) => Ok(ChargeResource::from(&stored.intent)),
+        Some(stored) => {
+            let waiting_for_quota = waiting_for_quota(&state.0.store, &stored.intent).await?;
+            Ok(ChargeResource { waiting_for_quota, ..ChargeResource::from(&stored.intent) })
+        }
         None => Err(Problem::NotFound("charge")),
     }
 }

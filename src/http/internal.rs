@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 use tower_http::timeout::TimeoutLayer;
 
 use super::problem::Problem;
-use super::{capture, charge_actions, charge_list, charge_permissions, charges, resolve, stop};
+use super::{capture, charge_actions, charge_list, charge_permissions, charges, quota, resolve, stop};
 use crate::clock::Clock;
 use crate::model::ids::Account;
 use crate::recovery::policies::Policies;
@@ -72,6 +72,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/charges/{id}/resolve", post(resolve::resolve))
         .route("/charge-permissions/{id}/pause", post(charge_actions::pause_permission))
         .route("/charge-permissions/{id}/resume", post(charge_actions::resume_permission))
+        .route("/quota", get(quota::show))
         .route("/stop", get(stop::show).post(stop::throw).delete(stop::lift))
         .route_layer(from_fn_with_state(state.clone(), authorize));
     Router::new()
@@ -111,12 +112,19 @@ async fn ready(State(state): State<ApiState>) -> Response {
         Ok(server) => server,
         Err(error) => return Problem::from(error).into_response(),
     };
-    let (ready, complaints) = (!server.is_replica, server.complaints());
-    let complaints: Vec<String> = complaints.into_iter().chain(account.complaint()).collect();
+    let (ready, mut complaints) = (!server.is_replica, server.complaints());
+    complaints.extend(account.complaint());
+    if let Some(fault) = &account.fault {
+        complaints.push(format!(
+            "the account is at fault since {} ({}): nothing is called but a probe",
+            fault.since, fault.reason
+        ));
+    }
     let body = json!({
         "ready": ready,
         "stoppedSince": account.stopped_since,
         "recovering": account.recovering,
+        "accountFault": quota::fault_resource(account.fault.as_ref()),
         "complaints": complaints,
     });
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -141,6 +149,7 @@ async fn metrics_page(State(state): State<ApiState>) -> Response {
     {
         metrics::gauge!(metric::SECONDS_SINCE_NOTIFICATION).set(since.as_secs_f64());
     }
+    quota::gauge(&state.0.store).await;
     state.0.metrics.run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.0.metrics.render()).into_response()
 }

@@ -13,6 +13,7 @@ pub mod learning;
 pub mod listener;
 mod problem;
 pub mod public;
+mod quota;
 mod refusals;
 mod resolve;
 mod stop;

@@ -99,6 +99,8 @@ pub enum ChargeLook {
     Seen(ChargeView),
     /// 400, 403 or 404: asking again is unlikely to help.
     Refused(u16),
+    /// The account's fault (401, or a refused signature): the charge has nothing to do with it.
+    AccountFault,
     /// No answer that says anything.
     Failed,
 }

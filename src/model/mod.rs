@@ -14,5 +14,6 @@ pub mod hint;
 pub mod ids;
 pub mod money;
 pub mod permission;
+pub mod quota;
 pub mod refund;
 pub mod verdict;

@@ -193,6 +193,8 @@ pub enum Look {
     Failed,
     /// The account's fault (401, 403): calling on makes no sense for now.
     AccountFault,
+    /// 401 or 403 again for this permission, although the account has been answered since: it alone is refused.
+    Refused,
     /// Nobody asked.
     NotAsked,
 }
@@ -234,7 +236,7 @@ pub struct PermissionRecord {
     pub objects: BTreeMap<String, ObjectMemory>,
     /// Failed looks in a row, for the backoff.
     pub failed_looks: u32,
-    /// Whether the last looks met an account fault that was told of.
+    /// Whether the last look was refused (401, 403). Again after the account was answered, it is this permission that is refused.
     pub account_fault: bool,
     /// When Closed was first seen.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -245,6 +247,9 @@ pub struct PermissionRecord {
     /// Whether a send of ours was answered since the last look: what the next look finds may be our own doing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub acted: bool,
+    /// Whether it was told that this permission alone is refused.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub refusal_told: bool,
 }
 
 /// How many charges a permission's record remembers.

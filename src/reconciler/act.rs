@@ -1,29 +1,28 @@
 //! The one thing that a reconciliation does at Amazon.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde_json::json;
 use tracing::{error, info};
 
 use super::{NOTHING_CHANGED_DELAY, Reconciler, Stop};
+use serde_json::json;
+
 use crate::amazon_pay::CancelOutcome;
 use crate::model::charge_intent::Outcome;
-use crate::model::event::Event;
 use crate::model::ids::ChargeId;
 use crate::model::permission::Look;
+use crate::model::quota::Operation;
 use crate::model::verdict::Verdict;
 use crate::recovery::case::{Case, Decision};
 use crate::recovery::decide::{ACCOUNT_PROBE, decide_again};
 use crate::recovery::policy::later;
-use crate::recovery::settle::settle;
+use crate::recovery::settle::{refused_alone, settle};
 use crate::store::LEASE_MARGIN;
 use crate::store::reconciliations::{Claim, Marked, Send};
 use crate::telemetry::metric;
 
 /// No send while our clock is further than this from Amazon's.
-const MAX_CLOCK_SKEW: Duration = Duration::from_mins(5);
+pub(super) const MAX_CLOCK_SKEW: Duration = Duration::from_mins(5);
 /// Wait before the next try when a send could not be marked.
 pub(super) const NOT_MARKED_DELAY: Duration = Duration::from_mins(1);
 /// Wait while the stop switch is on.
@@ -32,29 +31,6 @@ pub(super) const STOPPED_DELAY: Duration = Duration::from_mins(5);
 const CANCEL_RETRY: Duration = Duration::from_mins(5);
 
 impl Reconciler {
-    /// Every charge meets the same wrong clock: one alert an hour and process says it.
-    pub(super) fn tells_of_skew(&self, now: Timestamp) -> bool {
-        let now_ms = now.as_millisecond();
-        let hour_ms = 3_600_000;
-        let told = self.skew_told_ms.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |told_ms| {
-            (now_ms.saturating_sub(told_ms) >= hour_ms).then_some(now_ms)
-        });
-        told.is_ok()
-    }
-
-    /// Whether our clock is too far from Amazon's to send anything; if so, it is told and waited for.
-    pub(super) fn clock_is_off(&self, decision: &mut Decision, now: Timestamp) -> bool {
-        let Some(skew) = self.amazon.clock_skew().filter(|skew| skew.unsigned_abs() > MAX_CLOCK_SKEW) else {
-            return false;
-        };
-        if self.tells_of_skew(now) {
-            let message = "our clock and Amazon's are more than 5 minutes apart: nothing is sent until they agree";
-            decision.events.push(Event::attention("clock_skew", message, json!({ "skewSeconds": skew.as_secs() })));
-        }
-        decision.not_before = Some(later(now, ACCOUNT_PROBE));
-        true
-    }
-
     /// Sign, mark, send: in this order, and each once. Returns the verdict if the request went out.
     pub(super) async fn send(
         &self,
@@ -65,10 +41,11 @@ impl Reconciler {
         look: &Look,
     ) -> Result<Option<Verdict>, Stop> {
         let now = self.now(claim);
-        if self.clock_is_off(decision, now) {
+        if let Some(skew_s) = self.skew_s() {
+            self.raise_skew(skew_s).await?;
             return Ok(None);
         }
-        self.before_call(claim).await?;
+        self.before_call(claim, Operation::CreateCharge).await?;
         let draft = &mut decision.drafts[index];
         let intent = &draft.intent;
         let signed = match self.amazon.sign_create_charge(&intent.request, &intent.id, intent.number.value) {
@@ -104,6 +81,7 @@ impl Reconciler {
         // The point of no return is behind us: no early exit until the verdict is in the draft.
         let verdict = self.amazon.send(signed).await;
         let policy = self.policies.of(&draft.intent);
+        let alone = refused_alone(&draft.intent, &verdict);
         settle(draft, &verdict, self.now(claim), policy);
         metrics::counter!(metric::CHARGES_SENT, "verdict" => verdict_name(&verdict).to_owned()).increment(1);
         info!(
@@ -115,6 +93,8 @@ impl Reconciler {
             state = draft.intent.stage().name(),
             "charge sent"
         );
+        self.pass_on_throttling().await;
+        self.pass_on_fault(&verdict, alone).await;
         Ok(Some(verdict))
     }
 
@@ -126,10 +106,11 @@ impl Reconciler {
         mut decision: Decision,
         index: usize,
     ) -> Decision {
-        let look = match self.before_call(claim).await {
+        let look = match self.before_call(claim, Operation::GetChargePermission).await {
             Ok(()) => self.amazon.charge_permission(&claim.permission).await,
             Err(_) => Look::Failed,
         };
+        self.pass_on_throttling().await;
         let now = self.now(claim);
         if look.view().is_none() {
             decision.drafts[index].intent.progress.look_at = Some(later(now, NOT_MARKED_DELAY));
@@ -145,8 +126,9 @@ impl Reconciler {
         index: usize,
         charge: &ChargeId,
     ) -> Result<(), Stop> {
-        self.before_call(claim).await?;
+        self.before_call(claim, Operation::CancelCharge).await?;
         let outcome = self.amazon.cancel_charge(charge, "canceled by the merchant").await;
+        self.pass_on_throttling().await;
         let now = self.now(claim);
         let draft = &mut decision.drafts[index];
         if draft.intent.stage().is_terminal() {

@@ -5,8 +5,9 @@ use tracing::{error, info};
 use super::act::{NOT_MARKED_DELAY, STOPPED_DELAY, verdict_name};
 use super::{NOTHING_CHANGED_DELAY, Reconciler, Stop};
 use crate::model::charge_intent::Stage;
+use crate::model::quota::Operation;
 use crate::model::verdict::Verdict;
-use crate::recovery::capture::{defer, settle_capture};
+use crate::recovery::capture::{capture_refused_alone, defer, settle_capture};
 use crate::recovery::case::Decision;
 use crate::recovery::policy::later;
 use crate::store::LEASE_MARGIN;
@@ -23,10 +24,11 @@ impl Reconciler {
         index: usize,
     ) -> Result<Option<Verdict>, Stop> {
         let now = self.now(claim);
-        if self.clock_is_off(decision, now) {
+        if let Some(skew_s) = self.skew_s() {
+            self.raise_skew(skew_s).await?;
             return Ok(None);
         }
-        self.before_call(claim).await?;
+        self.before_call(claim, Operation::CaptureCharge).await?;
         let draft = &mut decision.drafts[index];
         let intent = &draft.intent;
         let Stage::Authorized { charge, .. } = intent.stage() else { return Ok(None) };
@@ -68,6 +70,7 @@ impl Reconciler {
         // The point of no return is behind us: no early exit until the verdict is in the draft.
         let verdict = self.amazon.send(signed).await;
         let policy = self.policies.of(&draft.intent);
+        let alone = capture_refused_alone(&draft.intent, &verdict);
         settle_capture(draft, &verdict, self.now(claim), policy);
         metrics::counter!(metric::CAPTURES_SENT, "verdict" => verdict_name(&verdict).to_owned()).increment(1);
         info!(
@@ -79,6 +82,8 @@ impl Reconciler {
             state = draft.intent.stage().name(),
             "capture sent"
         );
+        self.pass_on_throttling().await;
+        self.pass_on_fault(&verdict, alone).await;
         Ok(Some(verdict))
     }
 }

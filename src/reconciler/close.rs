@@ -3,6 +3,7 @@
 use super::{Reconciler, Stop};
 use crate::amazon_pay::CloseOutcome;
 use crate::model::permission::Look;
+use crate::model::quota::Operation;
 use crate::recovery::case::{Case, Decision};
 use crate::recovery::closing::{Tried, tried};
 use crate::recovery::decide::decide_again;
@@ -14,17 +15,18 @@ impl Reconciler {
     /// does nothing to a permission that is closed.
     pub(super) async fn close(&self, claim: &Claim, case: &Case, mut decision: Decision) -> Result<Decision, Stop> {
         let Some(wish) = &case.close else { return Ok(decision) };
-        self.before_call(claim).await?;
+        self.before_call(claim, Operation::CloseChargePermission).await?;
         let outcome = self.amazon.close_charge_permission(&claim.permission, &wish.reason, wish.cancel_pending).await;
         let (came_to, answered) = match outcome {
             CloseOutcome::Done | CloseOutcome::AlreadyFinal | CloseOutcome::Failed => (Tried::MayHaveClosed, true),
             CloseOutcome::Refused(code) => (Tried::Refused(code), true),
             CloseOutcome::AccountFault => (Tried::AccountFault, false),
         };
-        let look = match self.before_call(claim).await {
+        let look = match self.before_call(claim, Operation::GetChargePermission).await {
             Ok(()) if answered => self.amazon.charge_permission(&claim.permission).await,
             _ => Look::NotAsked,
         };
+        self.pass_on_throttling().await;
         let now = self.now(claim);
         let not_before = decision.not_before;
         tried(&mut decision.record, case, &came_to, now, &mut decision.events);

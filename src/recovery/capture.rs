@@ -13,7 +13,7 @@ use super::decide::ACCOUNT_PROBE;
 use super::draft::Draft;
 use super::found;
 use super::policy::{Policy, later};
-use super::settle::ACCOUNT_FAULT;
+use super::settle::REFUSED_ALONE;
 use crate::model::capture::CapturePlan;
 use crate::model::charge::{ChargeState, ChargeView};
 use crate::model::charge_intent::{ChargeIntent, NumberStatus, Outcome, Stage, Why};
@@ -49,11 +49,24 @@ pub fn settle_capture(draft: &mut Draft, verdict: &Verdict, now: Timestamp, poli
             draft.hold("DuplicateIdempotencyKey");
         }
         Verdict::AccountFault(reason) => {
-            draft.alert("account_fault", ACCOUNT_FAULT, json!({ "reasonCode": reason }));
-            plan(draft, later(now, ACCOUNT_PROBE), Why::Repeat, reason);
+            let alone = capture_refused_alone(&draft.intent, verdict);
+            if alone {
+                draft.alert("charge_refused", REFUSED_ALONE, json!({ "reasonCode": reason }));
+            }
+            // With the whole account it is due at once, and waits for the probe.
+            let at = if alone { later(now, 4 * ACCOUNT_PROBE) } else { now };
+            plan(draft, at, Why::Repeat, reason);
         }
         Verdict::Ambiguous { why, retry_after } => not_resolved(draft, why, *retry_after, now, policy),
     }
+}
+
+/// As [`super::settle::refused_alone`], of a capture.
+#[must_use]
+pub fn capture_refused_alone(before: &ChargeIntent, verdict: &Verdict) -> bool {
+    let Verdict::AccountFault(reason) = verdict else { return false };
+    let repeats = before.capture.as_ref().is_some_and(|capture| capture.number.sends > 1);
+    repeats && before.progress.last_reason.as_ref() == Some(reason)
 }
 
 /// 2xx with the charge. That it is authorised says nothing about its capture, whatever the status of the answer.

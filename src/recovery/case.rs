@@ -54,6 +54,14 @@ pub struct Findings {
     pub may_act: bool,
 }
 
+impl Findings {
+    /// Whether a look met the account's fault.
+    #[must_use]
+    pub fn blame_the_account(&self) -> bool {
+        self.look == Look::AccountFault || self.charges.iter().any(|(_, look)| *look == ChargeLook::AccountFault)
+    }
+}
+
 /// The one thing to do at Amazon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {

@@ -100,7 +100,7 @@ pub(super) fn turn(
             events.push(Event::attention("closing_failed", message, data(case, json!({ "tries": closing.tries }))));
         }
         Turn::Later(closing.next_at)
-    } else if findings.look == Look::AccountFault {
+    } else if matches!(findings.look, Look::AccountFault | Look::Refused) {
         closing.next_at = later(now, ACCOUNT_PROBE);
         Turn::Later(closing.next_at)
     } else if closing.next_at <= now {

@@ -27,7 +27,7 @@ use crate::model::permission::{Look, PermissionRecord, PermissionState};
 const PENDING_ALERT: Duration = Duration::from_hours(24);
 /// See [`PENDING_ALERT`].
 const PENDING_HELD: Duration = Duration::from_hours(7 * 24);
-/// Between looks and sends while the account, or our clock, is at fault.
+/// Between the probes of an account that is at fault, and the tries of what is refused by itself.
 pub const ACCOUNT_PROBE: Duration = Duration::from_mins(15);
 
 /// What to do now. See the module documentation.
@@ -110,8 +110,9 @@ fn go_on(
         }
         wants.push((index, want));
     }
-    // While the account is at fault the look was the probe; nothing else is called.
-    let act = if !findings.may_act || findings.look == Look::AccountFault {
+    // While the account, or this permission, is refused nothing else is called.
+    let refused = matches!(findings.look, Look::AccountFault | Look::Refused);
+    let act = if !findings.may_act || refused {
         Act::Nothing
     } else if turn.is_now() {
         after_the_closing(&mut drafts, &wants, now);
@@ -205,7 +206,7 @@ impl<'a> Context<'a> {
 
     /// Nothing is abandoned because we could not ask.
     pub(super) fn may_end(&self) -> bool {
-        *self.look != Look::AccountFault
+        !matches!(self.look, Look::AccountFault | Look::Refused)
     }
 }
 
@@ -224,7 +225,8 @@ fn stop_foreign(draft: &mut Draft, now: Timestamp) -> Want {
 }
 
 fn advance(draft: &mut Draft, context: &Context<'_>) -> Want {
-    if *context.look == Look::AccountFault && !draft.intent.stage().is_terminal() {
+    // What halts the whole account is in `stopped_ms`.
+    if *context.look == Look::Refused && !draft.intent.stage().is_terminal() {
         draft.intent.progress.stand_still(ACCOUNT_PROBE);
     }
     match draft.intent.stage().clone() {

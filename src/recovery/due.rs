@@ -44,8 +44,9 @@ pub(super) fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
     let look_at = &mut draft.intent.progress.look_at;
     match context.look {
         // A look at the permission that is due stays due until Amazon answers one.
-        Look::Failed | Look::AccountFault | Look::NotAsked if asks_for_permission && look_at.is_some() => {}
-        Look::Failed | Look::AccountFault if asks_for_permission => *look_at = Some(now),
+        Look::Failed | Look::AccountFault | Look::Refused | Look::NotAsked
+            if asks_for_permission && look_at.is_some() => {}
+        Look::Failed | Look::AccountFault | Look::Refused if asks_for_permission => *look_at = Some(now),
         // A charge that there was no call left for stays due.
         _ if !asks_for_permission && !read && look_at.is_some() => {}
         _ if look_at.is_none_or(|at| at <= now) => *look_at = Some(next),
@@ -71,12 +72,13 @@ pub(super) fn plan_next_look(draft: &mut Draft, context: &Context<'_>) {
 /// Backs off while Amazon does not answer looks: 30 s, 1, 2, 4, 8 and then 15 minutes.
 pub(super) fn not_before(record: &PermissionRecord, look: &Look, now: Timestamp) -> Option<Timestamp> {
     match look {
-        Look::AccountFault => Some(later(now, ACCOUNT_PROBE)),
+        Look::Refused => Some(later(now, ACCOUNT_PROBE)),
         Look::Failed => {
             let doublings = record.failed_looks.saturating_sub(1).min(5);
             Some(later(now, Duration::from_secs(30 << doublings).min(ACCOUNT_PROBE)))
         }
-        Look::Seen(_) | Look::NotFound | Look::NotAsked => None,
+        // It waits with everybody else until the account is answered.
+        Look::AccountFault | Look::Seen(_) | Look::NotFound | Look::NotAsked => None,
     }
 }
 

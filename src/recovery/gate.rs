@@ -144,7 +144,7 @@ fn gate(draft: &mut Draft, at: Timestamp, context: &Context<'_>) -> Want {
             draft.park_for_attention(now, "ResourceNotFound");
             Want::Nothing
         }
-        Look::Failed | Look::AccountFault | Look::NotAsked => Want::Nothing,
+        Look::Failed | Look::AccountFault | Look::Refused | Look::NotAsked => Want::Nothing,
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn fate(hint: &Hint, case: &Case, findings: &Findings, foreign: bool,
             return HintFate::Done;
         }
         return match findings.charges.iter().find(|(seen, _)| *seen == id) {
-            None => HintFate::Keep,
+            None | Some((_, ChargeLook::AccountFault)) => HintFate::Keep,
             Some((_, ChargeLook::Seen(_))) => HintFate::Done,
             Some((_, ChargeLook::Refused(status))) => refused(hint, &status.to_string(), now),
             Some((_, ChargeLook::Failed)) => HintFate::Defer(deferred(hint, hint.note.refusals, now)),
@@ -52,11 +52,10 @@ pub(super) fn fate(hint: &Hint, case: &Case, findings: &Findings, foreign: bool,
         Look::Seen(_) => HintFate::Done,
         Look::NotFound => refused(hint, "404", now),
         Look::Failed => HintFate::Defer(deferred(hint, hint.note.refusals, now)),
-        // By itself a hint calls no more often than the probe; a new notification may.
-        Look::AccountFault => {
-            HintFate::Defer(HintNote { not_before: Some(later(now, ACCOUNT_PROBE)), ..hint.note.clone() })
-        }
-        Look::NotAsked => HintFate::Keep,
+        // By itself a hint calls no more often than this; a new notification may.
+        Look::Refused => HintFate::Defer(HintNote { not_before: Some(later(now, ACCOUNT_PROBE)), ..hint.note.clone() }),
+        // Due again at once, and then waiting for the account.
+        Look::AccountFault | Look::NotAsked => HintFate::Keep,
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`explain`]: what a policy comes to, as a list of times.
 //! - [`handover`]: the first plan of a charge. [`wishes`]: what people ask for while it is open.
 //! - [`plan`]: what to look at. [`decide`]: one charge permission at a time, what to do. [`case`]: the values they take and give.
+//! - [`quota`]: what it may call at most, and how soon it matters.
 //! - [`due`]: when an intent needs attention next.
 //! - [`closing`]: the wish to close a permission. [`reminders`]: asking the buyer again. [`sweep`]: what was found without a notification.
 //! - [`settle`]: what the answer to a send does to its intent.
@@ -32,6 +33,7 @@ pub mod plan;
 pub mod policies;
 pub mod policy;
 pub mod quiet;
+pub mod quota;
 pub mod reminders;
 pub mod settle;
 pub mod sweep;

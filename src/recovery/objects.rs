@@ -48,11 +48,6 @@ impl ObjectFindings {
         self.refunds.iter().any(|(_, look)| *look == ObjectLook::AccountFault)
             || self.disputes.iter().any(|(_, look)| *look == ObjectLook::AccountFault)
     }
-
-    fn saw_something(&self) -> bool {
-        self.refunds.iter().any(|(_, look)| matches!(look, ObjectLook::Seen(_)))
-            || self.disputes.iter().any(|(_, look)| matches!(look, ObjectLook::Seen(_)))
-    }
 }
 
 /// The refunds that the hints ask for, the longest waiting first. A refund that our record knows as final costs no call.
@@ -113,9 +108,6 @@ pub fn judge(
         }
     }
     decision.hints = fates;
-    if !fault && found.saw_something() && *look != Look::AccountFault {
-        decision.record.account_fault = false;
-    }
     judge.swept
 }
 
@@ -218,10 +210,8 @@ impl Judge<'_> {
             Some(ObjectLook::Seen(sight)) => self.observe(hint, &sight, decision),
             Some(ObjectLook::Refused(status)) => refused(hint, &status.to_string(), self.now),
             Some(ObjectLook::Failed) => self.again(hint, Duration::from_mins(1)),
-            Some(ObjectLook::AccountFault) => {
-                self.tell_of_account_fault(hint, decision);
-                self.again(hint, ACCOUNT_PROBE)
-            }
+            // Whether it is the account is for a look at a permission to say: one object must not halt everything.
+            Some(ObjectLook::AccountFault) => self.again(hint, ACCOUNT_PROBE),
             None if self.fault => self.again(hint, ACCOUNT_PROBE),
             // There was no call left for it.
             None => HintFate::Keep,
@@ -284,17 +274,6 @@ impl Judge<'_> {
             }
         }
         decision.events.append(&mut events);
-    }
-
-    /// Once for a permission until a look succeeds, and not with every probe.
-    fn tell_of_account_fault(&self, hint: &Hint, decision: &mut Decision) {
-        let told = std::mem::replace(&mut decision.record.account_fault, true);
-        if !told && hint.note.not_before.is_none() {
-            let message =
-                "Amazon refuses this account or its key the look at a refund or a dispute; it is asked again slowly";
-            let data = json!({ "chargePermissionId": self.case.permission, "objectType": hint.object_type, "objectId": hint.object_id });
-            decision.events.push(Event::attention("account_fault", message, data));
-        }
     }
 
     /// After no answer that says anything. What a notification named is asked for again soon, then ever more slowly; what is swept

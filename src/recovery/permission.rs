@@ -58,6 +58,7 @@ pub fn observe(
     record.looked_at = Some(now);
     record.failed_looks = 0;
     record.account_fault = false;
+    record.refusal_told = false;
     record.acted = false;
     if view.state == PermissionState::Closed {
         record.closed_at = record.closed_at.or(Some(now));
@@ -88,16 +89,17 @@ fn not_understood(record: &PermissionRecord, permission: &ChargePermissionId, vi
     events
 }
 
-/// Nothing was seen. An account fault is told of once, not with every probe.
+/// Nothing was seen. A fault of the account is told of for the account; what is refused to this permission alone is told of once.
 fn unseen(record: &mut PermissionRecord, permission: &ChargePermissionId, look: &Look) -> Vec<Event> {
-    if matches!(look, Look::Failed | Look::AccountFault) {
+    if matches!(look, Look::Failed | Look::AccountFault | Look::Refused) {
         record.failed_looks = record.failed_looks.saturating_add(1);
     }
-    if *look != Look::AccountFault || std::mem::replace(&mut record.account_fault, true) {
+    record.account_fault |= matches!(look, Look::AccountFault | Look::Refused);
+    if *look != Look::Refused || std::mem::replace(&mut record.refusal_told, true) {
         return Vec::new();
     }
-    let message = "Amazon refuses this account or its key; charges wait until it answers again";
-    vec![Event::attention("account_fault", message, json!({ "chargePermissionId": permission }))]
+    let message = "Amazon refuses this charge permission, and no other: is it this merchant's? Its charges wait";
+    vec![Event::attention("permission_refused", message, json!({ "chargePermissionId": permission }))]
 }
 
 /// Whether a permission lives in another environment than ours. It is never charged.

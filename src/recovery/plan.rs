@@ -40,7 +40,11 @@ pub fn plan(case: &Case, now: Timestamp) -> Plan {
     charges.truncate(of_charges);
     refunds.truncate(of_refunds);
     disputes.truncate(of_disputes);
-    let heard = case.hints.iter().filter(ready).any(|hint| hint.object_type == ObjectType::ChargePermission);
+    // A charge that was refused: is it the charge, or the account? Its permission says.
+    let heard = case.hints.iter().filter(ready).any(|hint| {
+        hint.object_type == ObjectType::ChargePermission
+            || (hint.object_type == ObjectType::Charge && hint.note.refusals > 0)
+    });
     let asked = case.look_asked || closing::is_due(case, now);
     let permission = heard || asked || case.intents.iter().any(|intent| needs_the_permission(intent, now));
     Plan { permission, charges, refunds, disputes }
@@ -62,7 +66,7 @@ fn shares(wanted: [usize; 3]) -> [usize; 3] {
 }
 
 /// Before a capture is sent, and after one that nobody answered, the charge is asked for.
-fn captures_now(intent: &ChargeIntent, now: Timestamp) -> bool {
+pub(super) fn captures_now(intent: &ChargeIntent, now: Timestamp) -> bool {
     matches!(intent.stage(), Stage::Authorized { .. })
         && !intent.is_paused()
         && intent.capture_due().is_some_and(|at| at <= now)

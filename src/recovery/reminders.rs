@@ -39,7 +39,7 @@ pub(super) fn remind(draft: &mut Draft, context: &Context<'_>) {
     // What is late, because something was down, waits for the end of the quiet hours too.
     let quiet_until = policy.quiet.as_ref().and_then(|quiet| quiet.end_after(now));
     match (context.look, quiet_until) {
-        (Look::Failed | Look::AccountFault | Look::NotAsked, _) => return,
+        (Look::Failed | Look::AccountFault | Look::Refused | Look::NotAsked, _) => return,
         (Look::Seen(_), None) => draft.ask_the_buyer(policy, Some(number)),
         (Look::Seen(_), Some(until)) if until < policy.attempts_end(&draft.intent) => {
             draft.intent.progress.remind_after = Some(until);

@@ -12,7 +12,7 @@ use super::decide::ACCOUNT_PROBE;
 use super::draft::Draft;
 use super::found;
 use super::policy::{Policy, later};
-use crate::model::charge_intent::{NumberStatus, Outcome, Trigger, Why};
+use crate::model::charge_intent::{ChargeIntent, NumberStatus, Outcome, Trigger, Why};
 use crate::model::event::EventType;
 use crate::model::verdict::{Decline, Refusal, Verdict};
 
@@ -49,16 +49,31 @@ pub fn settle(draft: &mut Draft, verdict: &Verdict, now: Timestamp, policy: &Pol
             draft.hold("DuplicateIdempotencyKey");
         }
         Verdict::AccountFault(reason) => {
+            let alone = refused_alone(&draft.intent, verdict);
             draft.intent.progress.last_reason = Some(reason.clone());
-            draft.intent.progress.stand_still(ACCOUNT_PROBE);
-            draft.alert("account_fault", ACCOUNT_FAULT, json!({ "reasonCode": reason }));
-            draft.schedule(later(now, ACCOUNT_PROBE), Why::Repeat);
+            if alone {
+                draft.intent.progress.stand_still(ACCOUNT_PROBE);
+                draft.alert("charge_refused", REFUSED_ALONE, json!({ "reasonCode": reason }));
+            }
+            // With the whole account it is due at once, and waits for the probe.
+            let alone_at = || policy.repeat_at(&draft.intent, now, None).max(later(now, ACCOUNT_PROBE));
+            let at = if alone { alone_at() } else { now };
+            draft.schedule(at, Why::Repeat);
         }
         Verdict::Ambiguous { why, retry_after } => not_resolved(draft, why, true, *retry_after, now, policy),
     }
 }
 
-pub(super) const ACCOUNT_FAULT: &str = "Amazon refuses this account or its key; charges wait until it answers again";
+pub(super) const REFUSED_ALONE: &str =
+    "Amazon refuses this charge as it refuses an account, and answers the account; it is tried again later";
+
+/// Whether the account's fault is this charge's alone: the same refusal was met before, and the account has been answered since, for
+/// nobody sends while it is at fault. One charge must not halt the account over and over.
+#[must_use]
+pub fn refused_alone(before: &ChargeIntent, verdict: &Verdict) -> bool {
+    let Verdict::AccountFault(reason) = verdict else { return false };
+    before.number.sends > 1 && before.progress.last_reason.as_ref() == Some(reason)
+}
 
 /// The same number once more at last mark + X; that answer is judged.
 pub(super) fn confirm(draft: &mut Draft, reason: &str, now: Timestamp, policy: &Policy) {

@@ -137,7 +137,7 @@ pub(super) fn refuted(case: &Case, findings: &Findings, now: Timestamp, ours: En
             ChargeLook::Seen(view) if !view.state.is_success() => {
                 ("the charge that an operator named did not succeed", Some(&view.state))
             }
-            ChargeLook::Seen(_) | ChargeLook::Failed => return None,
+            ChargeLook::Seen(_) | ChargeLook::Failed | ChargeLook::AccountFault => return None,
         };
         let data =
             json!({ "id": intent, "chargePermissionId": case.permission, "chargeId": charge, "chargeState": state });

@@ -32,8 +32,10 @@ const COMMANDS: &[&str] = &[
     "HINCRBY K x 1",
     "ZADD K 1 x",
     "ZCARD K",
+    "ZCOUNT K 0 1",
     "ZRANGE K 0 1",
     "ZRANGEBYSCORE K 0 1",
+    "ZRANK K x",
     "ZREM K x",
     "ZSCORE K x",
     "XADD K * x x",
@@ -95,6 +97,7 @@ impl Store {
 /// One key of each kind.
 fn samples(keys: &Keys) -> Vec<String> {
     let mut samples = vec![keys.marker(), keys.schedule(), keys.events(), keys.journal(), keys.quarantine()];
+    samples.extend([keys.quota(), keys.waiting(), keys.tickets()]);
     samples.push(keys.seen("x"));
     samples.extend([keys.index("held"), keys.index_expiry()]);
     if let Ok(permission) = "C00-0000000-0000000".parse::<ChargePermissionId>() {

@@ -8,6 +8,7 @@ use redis::AsyncCommands;
 use serde_json::json;
 
 use super::lists::entry_of;
+use super::quota::AccountFault;
 use super::record::{Still, StoredIntent, read, read_time};
 use super::script::{HOLD_INTENT, INIT_ACCOUNT, SET_STOP};
 use super::{Store, StoreError};
@@ -16,11 +17,13 @@ use crate::model::event::{Event, EventType};
 use crate::model::ids::IntentId;
 
 /// What is known about the account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountStatus {
     /// Since when the stop switch is on.
     pub stopped_since: Option<Timestamp>,
-    /// How long it was on in all, in milliseconds.
+    /// The fault that it is at.
+    pub fault: Option<AccountFault>,
+    /// How long outbound work was halted in all, by the switch or by a fault, in milliseconds.
     pub stopped_ms: i64,
     /// Whether a recovery after a loss is going on.
     pub recovering: bool,
@@ -126,11 +129,16 @@ impl Store {
         let total: i64 = fields.get("stopped_total_ms").and_then(|text| text.parse().ok()).unwrap_or(0);
         let heard_at = fields.get("last_notification_at").and_then(|text| read_time(text));
         let told_at = fields.get("silence_told_at").and_then(|text| read_time(text));
-        let now = if stopped_since.is_some() || heard_at.is_some() { Some(self.redis_now().await?) } else { None };
+        let fault = AccountFault::read(&fields);
+        // As `halted_since` of the prelude.
+        let on = stopped_since.or(fault.as_ref().map(|fault| fault.since));
+        let halted_since = on.map(|on| fields.get("halted_since").and_then(|text| read_time(text)).unwrap_or(on));
+        let now = if halted_since.is_some() || heard_at.is_some() { Some(self.redis_now().await?) } else { None };
         let until_now = |since: Option<Timestamp>| Some(now?.duration_since(since?));
-        let running = until_now(stopped_since).map_or(0, |running| running.as_millis().max(0));
+        let running = until_now(halted_since).map_or(0, |running| running.as_millis().max(0));
         Ok(AccountStatus {
             stopped_since,
+            fault,
             stopped_ms: total.saturating_add(i64::try_from(running).unwrap_or(i64::MAX)),
             recovering: fields.get("recovering").is_some_and(|text| text == "1"),
             since_notification: until_now(heard_at).map(|since| since.try_into().unwrap_or_default()),

@@ -37,6 +37,24 @@ impl Keys {
         self.of("schedule")
     }
 
+    /// Hash: a token bucket for each operation, and what is waited for by class and operation.
+    #[must_use]
+    pub fn quota(&self) -> String {
+        self.of("quota")
+    }
+
+    /// Sorted set: charge permission ids that wait for tokens, by class and since when.
+    #[must_use]
+    pub fn waiting(&self) -> String {
+        self.of("waiting")
+    }
+
+    /// Hash: what each permission that waits, or was let in, needs.
+    #[must_use]
+    pub fn tickets(&self) -> String {
+        self.of("tickets")
+    }
+
     /// Stream: what we tell consumers.
     #[must_use]
     pub fn events(&self) -> String {
@@ -127,6 +145,9 @@ mod tests {
         for key in [
             keys.marker(),
             keys.schedule(),
+            keys.quota(),
+            keys.waiting(),
+            keys.tickets(),
             keys.seen("m"),
             keys.permission(&permission),
             keys.hints(&permission),

@@ -5,6 +5,7 @@
 //! - [`actions`]: retry, pause and resolve them. [`lists`]: find them.
 //! - [`reconciliations`]: claim a permission, renew its lease, mark a send, commit.
 //! - [`permissions`]: read a charge permission, ask for its closing or for a look.
+//! - [`quota`]: what is due and may go on; the calls that a reconciliation may make; the fault of the account.
 //! - [`consumers`]: read the events as a consumer group.
 //! - [`account`]: the marker, the stop switch, recovery after a loss, readiness.
 //! - `access`: whether the Redis user may do all of this.
@@ -25,6 +26,7 @@ pub mod lists;
 mod notes;
 pub mod notifications;
 pub mod permissions;
+pub mod quota;
 pub mod reconciliations;
 mod record;
 mod script;
@@ -38,6 +40,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::model::ids::Account;
+use crate::model::quota::Limits;
 use connection::Connection;
 pub use connection::{check_url, is_tls};
 use failure::explain;
@@ -70,6 +73,8 @@ pub struct StoreSettings {
     pub lease: Duration,
     /// Bounds of what may grow.
     pub bounds: Bounds,
+    /// What may be called how often: our share (`QUOTA_SHARE`) of what Amazon documents.
+    pub quota: Limits,
 }
 
 impl StoreSettings {

@@ -1,16 +1,17 @@
 //! The reconciler's side: what is due, the lease, the mark of a send, the commit.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use redis::AsyncCommands;
 use serde_json::{Value, json};
-use tracing::error;
 
 use super::captures::capture_change;
 use super::charges::StoredIntent;
 use super::lists::entry_of;
+use super::quota::{Reservation, give_back};
 use super::record::{Still, corrupt, read, read_hint, read_record, read_time, read_wish, time_text, trigger_text};
 use super::script::{CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
 use super::{Store, StoreError, millis};
@@ -46,6 +47,10 @@ pub struct Claim {
     pub close: Option<CloseWish>,
     /// Somebody asked for a look; the note as stored.
     pub look_asked: Option<String>,
+    /// Whether the permission waited for tokens, or was let in.
+    pub has_ticket: bool,
+    /// The calls that it may still make.
+    pub reservation: Arc<Reservation>,
 }
 
 /// What a claim came to.
@@ -154,25 +159,6 @@ pub enum Committed {
 }
 
 impl Store {
-    /// Permissions that are due, the longest overdue first.
-    ///
-    /// # Errors
-    /// When Redis does not answer.
-    pub async fn due(&self, at_most: isize) -> Result<Vec<ChargePermissionId>, StoreError> {
-        let now = self.redis_now().await?;
-        let ids: Vec<String> = self
-            .0
-            .connection
-            .handle()
-            .zrangebyscore_limit(self.0.keys.schedule(), "-inf", now.as_millisecond(), 0, at_most)
-            .await?;
-        // An entry that is no permission id cannot be ours; it must not keep the others from their turn.
-        Ok(ids
-            .iter()
-            .filter_map(|id| id.parse().inspect_err(|_| error!(id, "a foreign entry in the schedule")).ok())
-            .collect())
-    }
-
     /// Takes the lease of a permission that is due. `now` is the worker's time: what is due is due by the clock of Redis, and the claim
     /// tells the difference.
     ///
@@ -186,6 +172,7 @@ impl Store {
             inner.keys.permission(permission),
             inner.keys.hints(permission),
             inner.keys.open(permission),
+            inner.keys.tickets(),
         ];
         let args = [permission.as_str(), &millis(inner.settings.lease).to_string(), &nonce()];
         let mut reply = self.run(&CLAIM_PERMISSION, &keys, &args).await?;
@@ -208,6 +195,7 @@ impl Store {
         let open: Vec<String> = reply.take(8)?;
         let wish: [String; 4] = [reply.take(9)?, reply.take(10)?, reply.take(11)?, reply.take(12)?];
         let [close_at, close_reason, cancel_pending, look_asked] = wish;
+        let ticket: String = reply.take(14)?;
         Ok(Claimed::Yes(Box::new(Claim {
             permission: permission.clone(),
             token: reply.take(1)?,
@@ -223,6 +211,8 @@ impl Store {
             still,
             close: read_wish(&close_at, &close_reason, &cancel_pending),
             look_asked: Some(look_asked).filter(|note| !note.is_empty()),
+            has_ticket: ticket == "1",
+            reservation: Arc::default(),
         })))
     }
 
@@ -358,8 +348,11 @@ impl Store {
             inner.keys.quarantine(),
         ];
         keys.extend(commit.intents.iter().map(|(intent, ..)| inner.keys.intent(&intent.id)));
+        keys.push(inner.keys.quota());
         keys.extend(inner.keys.lists());
-        let payload = payload(&claim.permission, commit).to_string();
+        let mut payload = payload(&claim.permission, commit);
+        give_back(&mut payload, claim, &inner.settings.quota);
+        let payload = payload.to_string();
         let args = [
             &inner.source,
             &self.now_text(),

@@ -48,6 +48,10 @@ scripts! {
     RESOLVE_INTENT = "resolve_intent";
     LIST_INTENT = "list_intent";
     TRIM_LISTS = "trim_lists";
+    LIST_DUE = "list_due";
+    RESERVE_QUOTA = "reserve_quota";
+    NOTE_THROTTLED = "note_throttled";
+    SET_FAULT = "set_fault";
 }
 
 /// The answer of a script.

@@ -5,6 +5,7 @@
 #![expect(clippy::unchecked_time_subtraction, reason = "the spans are written down here; a wrong one fails its test")]
 
 mod accept;
+mod account_fault;
 mod api;
 mod capture;
 mod close;
@@ -23,6 +24,7 @@ mod policy;
 mod process;
 mod processes;
 mod protocol;
+mod quota;
 mod recovery;
 mod redis_connection;
 mod redis_security;

@@ -406,7 +406,8 @@ async fn an_alert_that_the_answer_to_a_send_raises_is_told() {
     app.run_due().await;
     let alerts = app.events_of("account.attention").await;
     let told: Vec<_> = alerts.iter().map(|alert| (alert["kind"].as_str(), alert["id"].as_str())).collect();
-    assert_eq!(told, [(Some("charge_held"), Some("other-key")), (Some("account_fault"), Some("refused"))]);
+    // What halts the account is told of for the account.
+    assert_eq!(told, [(Some("charge_held"), Some("other-key")), (Some("account_fault"), None)]);
     app.finish().await;
 }
 

@@ -10,6 +10,7 @@ use amazon_pay_ipn::app::App;
 use amazon_pay_ipn::clock::Clock;
 use amazon_pay_ipn::config::Settings;
 use amazon_pay_ipn::model::ids::{Account, Environment, Region};
+use amazon_pay_ipn::model::quota::{Limits, Share};
 use amazon_pay_ipn::recovery::policy::Policy;
 use amazon_pay_ipn::sandbox::redis_server::RedisServer;
 use amazon_pay_ipn::sns::{Check, Headers, Outcome, RefusedClass, SnsSettings, Verifier};
@@ -394,6 +395,7 @@ fn settings(form: Form, net: &Net, redis: &RedisServer) -> Settings {
             confirmation_delay: Duration::from_mins(30),
             lease: Duration::from_mins(3),
             bounds: Bounds::default(),
+            quota: Limits::of(Environment::Sandbox, Share::WHOLE),
         },
         sns: sns_settings(form, &net.certificates.base(), &net.api_base()),
         amazon_pay: ClientSettings {

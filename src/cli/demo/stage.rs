@@ -309,6 +309,7 @@ fn environment(
         ("AMAZON_PAY_PRIVATE_KEY_FILE", write("private-key.pem", sandbox.merchant_private_key_pem())?),
         ("AMAZON_PAY_MERCHANT_ID", sandbox.merchant_id().to_owned()),
         ("AMAZON_PAY_TIMEOUT", "10s".to_owned()),
+        ("QUOTA_SHARE", "1".to_owned()),
         ("AMAZON_PAY_API_BASE_URL", sandbox.base_url().to_owned()),
         ("SNS_TOPIC_ARNS", sandbox.topic_arn().to_owned()),
         ("SNS_API_BASE_URL", sandbox.base_url().to_owned()),

@@ -148,8 +148,21 @@ fn the_answers_to_a_first_capture() {
     let draft = settled(capturing(1, false), &Verdict::DuplicateKey, now);
     assert_eq!((draft.intent.stage().name(), draft.intent.is_capture_unknown()), ("held", true));
     let draft = settled(capturing(1, false), &Verdict::AccountFault("UnauthorizedAccess".to_owned()), now);
-    assert_eq!((planned_at(&draft), draft.intent.is_capture_unknown()), (Some(after(16 * MINUTE)), true));
-    assert_eq!(alerts(&draft.alerts), ["account_fault"]);
+    assert_eq!(
+        (planned_at(&draft), draft.intent.is_capture_unknown()),
+        (Some(now), true),
+        "due, and waits for the probe"
+    );
+    assert!(draft.alerts.is_empty(), "the loop tells of the account, once");
+    let again = settled(
+        ChargeIntent { capture: capturing(2, false).capture, ..draft.intent },
+        &Verdict::AccountFault("UnauthorizedAccess".to_owned()),
+        now,
+    );
+    assert_eq!(
+        (planned_at(&again), alerts(&again.alerts)),
+        (Some(after(61 * MINUTE)), vec!["charge_refused".to_owned()])
+    );
     let draft = settled(capturing(1, false), &silence(), now);
     assert!(draft.intent.is_capture_unknown() && planned_at(&draft) > Some(now));
 }

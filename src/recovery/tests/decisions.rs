@@ -14,7 +14,7 @@ const B: &str = "C01-0000000-0000001-C000002";
 #[test]
 fn a_new_number_goes_out_only_after_a_look_that_said_chargeable() {
     assert_eq!(decided(intent(), chargeable(), start()).act, Act::Send(0));
-    for look in [Look::NotAsked, Look::Failed, Look::NotFound, Look::AccountFault, closed()] {
+    for look in [Look::NotAsked, Look::Failed, Look::NotFound, Look::AccountFault, Look::Refused, closed()] {
         assert_eq!(decided(intent(), look.clone(), start()).act, Act::Nothing, "{look:?}");
     }
 }
@@ -371,11 +371,24 @@ fn a_failed_look_defers_only_its_own_hint_and_counts_no_refusal() {
 }
 
 #[test]
-fn during_an_account_fault_no_hint_calls_more_often_than_the_probe() {
-    let HintFate::Defer(note) = fate_of(heard(start()), Look::AccountFault, Vec::new()) else {
+fn a_hint_waits_with_the_account_and_by_itself_only_if_its_permission_alone_is_refused() {
+    assert_eq!(fate_of(heard(start()), Look::AccountFault, Vec::new()), HintFate::Keep);
+    let of_a_charge = hint(ObjectType::Charge, A, start());
+    let fault = vec![(A.parse().unwrap(), ChargeLook::AccountFault)];
+    assert_eq!(fate_of(of_a_charge, Look::NotAsked, fault), HintFate::Keep, "no refusal is counted");
+    let HintFate::Defer(note) = fate_of(heard(start()), Look::Refused, Vec::new()) else {
         panic!("expected a deferral")
     };
-    assert_eq!(note.not_before, Some(after(15 * MINUTE)));
+    assert_eq!((note.not_before, note.refusals), (Some(after(15 * MINUTE)), 0));
+}
+
+#[test]
+fn a_charge_that_was_refused_is_looked_at_with_its_permission() {
+    let mut case = case(Vec::new());
+    case.hints = vec![hint(ObjectType::Charge, A, start())];
+    assert!(!plan(&case, start()).permission);
+    case.hints[0].note.refusals = 1;
+    assert!(plan(&case, start()).permission, "is it the charge, or the account?");
 }
 
 #[test]

@@ -179,6 +179,7 @@ fn look() -> impl Strategy<Value = Look> {
         1 => Just(Look::NotFound),
         1 => Just(Look::Failed),
         1 => Just(Look::AccountFault),
+        1 => Just(Look::Refused),
         1 => Just(Look::NotAsked),
     ]
 }
@@ -200,7 +201,7 @@ prop_compose! {
 }
 
 fn charge_look() -> impl Strategy<Value = ChargeLook> {
-    prop_oneof![6 => charge_view().prop_map(ChargeLook::Seen), 1 => Just(ChargeLook::Refused(404)), 1 => Just(ChargeLook::Failed)]
+    prop_oneof![6 => charge_view().prop_map(ChargeLook::Seen), 1 => Just(ChargeLook::Refused(404)), 1 => Just(ChargeLook::Failed), 1 => Just(ChargeLook::AccountFault)]
 }
 
 pub(super) fn verdict() -> impl Strategy<Value = Verdict> {
@@ -323,7 +324,7 @@ proptest! {
         if let Act::Send(index) = decision.act && !decision.drafts[index].intent.next_send_repeats() {
             check_new_number(&case, &findings, &decision, index, now);
         }
-        if findings.look == Look::AccountFault {
+        if matches!(findings.look, Look::AccountFault | Look::Refused) {
             prop_assert_eq!(decision.act, Act::Nothing);
         }
     }
@@ -341,7 +342,7 @@ proptest! {
             prop_assert!(decision.record.closing.as_ref().unwrap().next_at > now || now == Timestamp::MAX);
         }
         // Whoever is held back by the wish is not due before it is tried again.
-        if case.close.is_some() && !decision.closed && decision.act == Act::Nothing && !matches!(findings.look, Look::AccountFault | Look::Failed | Look::NotAsked) {
+        if case.close.is_some() && !decision.closed && decision.act == Act::Nothing && !matches!(findings.look, Look::AccountFault | Look::Refused | Look::Failed | Look::NotAsked) {
             for draft in decision.drafts.iter().filter(|draft| matches!(draft.intent.stage(), Stage::Scheduled { .. } | Stage::Parked { .. })) {
                 prop_assert!(due(&draft.intent, &policy()).is_none_or(|at| at > now || now == Timestamp::MAX), "{:?}", draft.intent.progress);
             }

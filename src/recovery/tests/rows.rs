@@ -296,22 +296,48 @@ fn after_a_status_conflict_the_look_decides() {
 // --- Account, key, silence ---
 
 #[test]
-fn an_account_fault_counts_nothing_ends_nothing_and_stands_the_window_still() {
+fn an_account_fault_counts_nothing_ends_nothing_and_waits_for_the_account() {
     let draft = answered(sent(), &Verdict::AccountFault("UnauthorizedAccess".to_owned()), after(MINUTE));
     assert_eq!((draft.intent.number.value, draft.intent.progress.attempts), (0, 0));
-    assert!(draft.is_unknown() && draft.intent.progress.stood_still_ms > 0);
-    assert_eq!(planned(&draft), (after(16 * MINUTE), Why::Repeat));
-    assert_eq!(alerts(&draft.alerts), ["account_fault"]);
+    assert!(draft.is_unknown());
+    assert_eq!(draft.intent.progress.stood_still_ms, 0, "the halt of the account is counted for the account");
+    assert_eq!(
+        planned(&draft),
+        (after(MINUTE), Why::Repeat),
+        "due at once: nobody sends before the account is answered"
+    );
+    assert!(draft.alerts.is_empty(), "it is told of once for the account");
     for intent in [intent(), sent()] {
         let decision = decided(intent, Look::AccountFault, after(40 * DAY));
+        assert_eq!((&decision.act, decision.not_before), (&Act::Nothing, None));
+        assert!(decision.events.is_empty() && decision.record.account_fault);
+        let draft = only(decision);
+        assert!(!draft.intent.stage().is_terminal(), "{:?}", draft.intent.stage());
+        assert_eq!(draft.intent.progress.stood_still_ms, 0);
+    }
+}
+
+#[test]
+fn what_is_refused_by_itself_backs_off_by_itself_and_ends_nothing() {
+    let refusal = Verdict::AccountFault("UnauthorizedAccess".to_owned());
+    let mut again = marked(2, start(), false);
+    assert!(!refused_alone(&again, &refusal));
+    again.progress.last_reason = Some("UnauthorizedAccess".to_owned());
+    assert!(refused_alone(&again, &refusal) && !refused_alone(&again, &silence()));
+    let draft = answered(again, &refusal, after(MINUTE));
+    assert!(planned(&draft).0 >= after(16 * MINUTE) && draft.intent.progress.stood_still_ms > 0);
+    assert_eq!(alerts(&draft.alerts), ["charge_refused"]);
+    for intent in [intent(), sent()] {
+        let decision = decided(intent, Look::Refused, after(40 * DAY));
         assert_eq!((&decision.act, decision.not_before), (&Act::Nothing, Some(after(40 * DAY + 15 * MINUTE))));
-        assert_eq!(alerts(&decision.events), ["account_fault"]);
+        assert_eq!(alerts(&decision.events), ["permission_refused"]);
         let record = decision.record.clone();
         let draft = only(decision);
         assert!(!draft.intent.stage().is_terminal(), "{:?}", draft.intent.stage());
+        assert!(draft.intent.progress.stood_still_ms > 0);
         let again = Case { record, ..case(vec![draft.intent]) };
-        let again = decide(&again, &findings(Look::AccountFault), after(41 * DAY), &policies(), OURS);
-        assert!(again.events.is_empty(), "one alert per fault, not per probe");
+        let again = decide(&again, &findings(Look::Refused), after(41 * DAY), &policies(), OURS);
+        assert!(again.events.is_empty(), "told once");
     }
 }
 

@@ -1,11 +1,12 @@
 -- Writes what a reconciliation decided, and gives the lease back.
 --
 -- KEYS    1 marker  2 permission  3 hints  4 open  5 schedule  6 events  7 quarantine  8.. the intents of the payload, in order,
---         and then the lists
+--         then quota, and then the lists
 -- ARGV    1 offset  2 source  3 event time  4 permission id  5 token  6 wake number the claim read  7 retention of ended things (ms)
 --         8 quarantine event type  9 quarantine entries at most  10 payload (JSON):
 --           record, closed '0'|'1', not_before ms|'', hints_due ms|'', events [{type, data}],
 --           hints [{field, seen, fate 'done'|'defer'|'quarantine', value, reason, data}],
+--           unused and limits (calls that were reserved and not made, see prelude.lua),
 --           intents [{id, state, outcome, charge, progress, due ms|'', entry (in the lists), retry (the wish that was seen to) |'',
 --           number {value, status, sends, first_mark, last_mark, tainted, instrument},
 --           capture {value, status, sends, first_mark, last_mark, tainted, clear} or absent, events [{type, data}]}],
@@ -136,6 +137,7 @@ if unheard ~= '' then
     write_event(KEYS[6], KEYS[1], ARGV[2], ARGV[3], 'account', unheard.type, unheard.data)
   end
 end
+move_tokens(KEYS[#KEYS - #lists], read_limits(payload.limits), read_needs(payload.unused), 1)
 redis.call('HDEL', KEYS[2], 'lease_token', 'lease_until')
 
 local next_due
@@ -152,7 +154,8 @@ else
   if hints_due and (not next_due or hints_due < next_due) then next_due = hints_due end
 end
 if next_due then
-  redis.call('ZADD', KEYS[5], ms(next_due), ARGV[4])
+  -- Not before now: who had its turn goes behind everybody who is overdue.
+  redis.call('ZADD', KEYS[5], ms(math.max(next_due, now)), ARGV[4])
 else
   redis.call('ZREM', KEYS[5], ARGV[4])
 end

@@ -26,6 +26,6 @@ if mode == 'first' then
 else
   redis.call('HSET', KEYS[1], 'recovering', '1')
   -- A switch that is on stays on since then: the windows stand still for all of it.
-  redis.call('HSETNX', KEYS[1], 'stop_since', ms(now))
+  begin_halt('stop_since')
 end
 return { 'done' }

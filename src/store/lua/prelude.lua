@@ -26,12 +26,20 @@ local function wrong_type(pairs_of)
   return nil
 end
 
--- How long the stop switch has been on so far, in milliseconds, over the life of the account.
+-- Outbound work halts while the stop switch is on or the account is at fault. Both at once are one halt: the time counts once.
+-- The begin of the halt that is going on, in milliseconds, or nil. Data of earlier versions has no halted_since.
+local function halted_since()
+  local fields = redis.call('HMGET', KEYS[1], 'stop_since', 'fault_since', 'halted_since')
+  if not fields[1] and not fields[2] then return nil end
+  return tonumber(fields[3] or fields[1] or fields[2])
+end
+
+-- How long outbound work was halted so far, in milliseconds, over the life of the account.
 local function stopped_ms()
   local total = tonumber(redis.call('HGET', KEYS[1], 'stopped_total_ms') or '0')
-  local since = redis.call('HGET', KEYS[1], 'stop_since')
+  local since = halted_since()
   if since then
-    total = total + math.max(0, now - tonumber(since))
+    total = total + math.max(0, now - since)
   end
   return total
 end
@@ -57,6 +65,22 @@ end
 -- Nothing is sent for an intent while it, or its permission, is paused.
 local function is_paused(permission, intent)
   return redis.call('HEXISTS', permission, 'paused_since') == 1 or redis.call('HEXISTS', intent, 'paused_since') == 1
+end
+
+-- Sets stop_since or fault_since where it is not set, and with the first of them the begin of the halt.
+local function begin_halt(field)
+  redis.call('HSET', KEYS[1], 'halted_since', ms(halted_since() or now))
+  redis.call('HSETNX', KEYS[1], field, ms(now))
+end
+
+-- Takes stop_since or fault_since away, and adds the halt up when it was the last of them.
+local function end_halt(field)
+  local total = stopped_ms()
+  redis.call('HDEL', KEYS[1], field)
+  if not halted_since() then
+    redis.call('HSET', KEYS[1], 'stopped_total_ms', ms(total))
+    redis.call('HDEL', KEYS[1], 'halted_since')
+  end
 end
 
 local function is_leased(permission)
@@ -135,4 +159,87 @@ local function enlist(intent, state, member, unverified, kept)
     redis.call('ZREM', list('unverified'), member)
   end
   if kept then redis.call('ZADD', list('expiry'), ms(now + kept + 3600000), state .. '\t' .. member) end
+end
+
+-- Token buckets (docs/adr/0015). The same arithmetic is in src/model/quota.rs.
+
+-- 'create_charge=5:0.5,...': capacity, and tokens that come back in a second.
+local function read_limits(text)
+  local limits = {}
+  for name, capacity, rate in string.gmatch(text, '([%w_]+)=([%d.]+):([%d.e-]+)') do
+    limits[name] = { capacity = tonumber(capacity), rate = tonumber(rate) }
+  end
+  return limits
+end
+
+-- 'create_charge=1,...'
+local function read_needs(text)
+  local needs = {}
+  for name, count in string.gmatch(text, '([%w_]+)=(%d+)') do
+    needs[name] = tonumber(count)
+  end
+  return needs
+end
+
+-- The part of its rate that a bucket fills at: slowed down by Amazon, it gets an eighth back each minute.
+local function factor_at(bucket, at)
+  local steps = math.floor(math.max(0, at - bucket.slowed_at) / 60000)
+  return math.min(1, bucket.factor + steps / 8)
+end
+
+-- A bucket as it is now. One that is not there, or cannot be read, is full.
+local function read_bucket(quota, name, limit)
+  local text = redis.call('HGET', quota, name) or ''
+  local tokens, at, factor, slowed_at, closed_until = string.match(text, '^(%S+) (%d+) (%S+) (%d+) (%d+)$')
+  local bucket = {
+    tokens = tonumber(tokens or '') or limit.capacity, at = tonumber(at or '') or now,
+    factor = tonumber(factor or '') or 1, slowed_at = tonumber(slowed_at or '') or 0,
+    closed_until = tonumber(closed_until or '') or 0,
+  }
+  local span = math.max(0, now - math.max(bucket.at, bucket.closed_until)) / 1000
+  bucket.tokens = math.min(limit.capacity, bucket.tokens + span * limit.rate * factor_at(bucket, bucket.at))
+  bucket.at = math.max(now, bucket.at)
+  return bucket
+end
+
+local function write_bucket(quota, name, bucket)
+  redis.call('HSET', quota, name, string.format('%.6f %.0f %.4f %.0f %.0f',
+    bucket.tokens, bucket.at, bucket.factor, bucket.slowed_at, bucket.closed_until))
+end
+
+-- Adds tokens to the buckets: negative counts take.
+local function move_tokens(quota, limits, counts, sign)
+  for name, count in pairs(counts) do
+    local limit = limits[name]
+    if limit and count > 0 then
+      local bucket = read_bucket(quota, name, limit)
+      bucket.tokens = math.min(limit.capacity, bucket.tokens + sign * count)
+      write_bucket(quota, name, bucket)
+    end
+  end
+end
+
+-- The waiting room: a sorted set by class and, within it, since when; for each member a ticket with what it needs; and in the hash of
+-- the buckets how many calls of each operation each class waits for.
+local class_span = 1e13
+
+-- 'waits|granted <class> <since> <until> <needs>'; nil if there is none.
+local function read_ticket(tickets, id)
+  local text = redis.call('HGET', tickets, id) or ''
+  local kind, class, since, till, needs = string.match(text, '^(%a+) (%d+) (%d+) (%d+) (%S*)$')
+  if not kind then return nil end
+  return { kind = kind, class = tonumber(class), since = tonumber(since), till = tonumber(till), text = needs, needs = read_needs(needs) }
+end
+
+local function write_ticket(tickets, id, kind, class, since, till, needs)
+  redis.call('HSET', tickets, id, kind .. ' ' .. ms(class) .. ' ' .. ms(since) .. ' ' .. ms(till) .. ' ' .. needs)
+end
+
+local function count_waiting(quota, class, needs, sign)
+  for name, count in pairs(needs) do
+    local field = 'waiting:' .. ms(class) .. ':' .. name
+    if redis.call('HINCRBY', quota, field, sign * count) <= 0 then
+      redis.call('HDEL', quota, field)
+    end
+  end
 end

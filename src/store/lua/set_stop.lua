@@ -12,14 +12,13 @@ local since = redis.call('HGET', KEYS[1], 'stop_since')
 if ARGV[4] == 'on' then
   if not since then
     since = ms(now)
-    redis.call('HSET', KEYS[1], 'stop_since', since)
+    begin_halt('stop_since')
     write_event(KEYS[2], KEYS[1], ARGV[2], ARGV[3], 'account', ARGV[5], ARGV[6])
   end
   return { 'on', since }
 end
 if since then
-  redis.call('HSET', KEYS[1], 'stopped_total_ms', ms(stopped_ms()))
-  redis.call('HDEL', KEYS[1], 'stop_since')
+  end_halt('stop_since')
   write_event(KEYS[2], KEYS[1], ARGV[2], ARGV[3], 'account', ARGV[5], ARGV[6])
 end
 return { 'off' }

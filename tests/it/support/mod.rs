@@ -10,6 +10,7 @@ use amazon_pay_ipn::app::App;
 use amazon_pay_ipn::clock::Clock;
 use amazon_pay_ipn::config::Settings;
 use amazon_pay_ipn::model::ids::{Account, Environment, Region};
+use amazon_pay_ipn::model::quota::{Limit, Limits};
 use amazon_pay_ipn::reconciler::{Reconciler, StepOutcome};
 use amazon_pay_ipn::recovery::policies::Policies;
 use amazon_pay_ipn::recovery::policy::Policy;
@@ -33,6 +34,8 @@ pub const HOUR: Duration = Duration::from_hours(1);
 pub const MINUTE: Duration = Duration::from_mins(1);
 /// X of the tests.
 pub const X: Duration = Duration::from_mins(30);
+/// A quota that nobody reaches.
+pub const PLENTY: Limits = Limits::each(Limit { capacity: 1_000_000, per_second: 1000.0 });
 /// Steps after which a test is surely in a loop.
 const MAX_STEPS: usize = 200;
 
@@ -46,6 +49,8 @@ pub struct Options {
     /// Another way to the private Redis than its socket as its default user.
     pub redis_url: Option<String>,
     pub redis_tls: TlsSettings,
+    /// What the service allows itself. More than any story needs, unless the story is about it.
+    pub quota: Limits,
     /// Other policies than the built-in one.
     pub policies: Option<Policies>,
 }
@@ -59,6 +64,7 @@ impl Default for Options {
             bounds: Bounds::default(),
             redis_url: None,
             redis_tls: TlsSettings::default(),
+            quota: PLENTY,
             policies: None,
         }
     }
@@ -269,14 +275,22 @@ impl TestApp {
     }
 
     pub async fn stream(&self, key: &str) -> Vec<HashMap<String, String>> {
-        let entries: Vec<(String, HashMap<String, String>)> = redis::cmd("XRANGE")
-            .arg(key)
-            .arg("-")
-            .arg("+")
-            .query_async(&mut self.connection().await)
-            .await
-            .expect("XRANGE");
-        entries.into_iter().map(|(_, fields)| fields).collect()
+        let (mut all, mut from) = (Vec::new(), "-".to_owned());
+        let mut connection = self.connection().await;
+        loop {
+            let entries: Vec<(String, HashMap<String, String>)> = redis::cmd("XRANGE")
+                .arg(key)
+                .arg(&from)
+                .arg("+")
+                .arg("COUNT")
+                .arg(1000)
+                .query_async(&mut connection)
+                .await
+                .expect("XRANGE");
+            let Some((last, _)) = entries.last() else { return all };
+            from = format!("({last}");
+            all.extend(entries.into_iter().map(|(_, fields)| fields));
+        }
     }
 
     pub async fn events(&self) -> Vec<HashMap<String, String>> {
@@ -312,7 +326,9 @@ impl TestApp {
 
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.redis.url()).expect("a URL");
-        client.get_multiplexed_async_connection().await.expect("a connection")
+        // Half a second, the default, is little where everything is read at once.
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(MINUTE));
+        client.get_multiplexed_async_connection_with_config(&patient).await.expect("a connection")
     }
 
     pub async fn keys(&self) -> BTreeSet<String> {
@@ -383,8 +399,20 @@ impl TestApp {
         for key in keys {
             let name = key.strip_prefix(&base).unwrap_or_else(|| panic!("{key} is outside the key space"));
             let head = name.split(':').next().unwrap_or_default();
-            let known =
-                ["marker", "schedule", "events", "journal", "quarantine", "seen", "permission", "intent", "index"];
+            let known = [
+                "marker",
+                "schedule",
+                "quota",
+                "waiting",
+                "tickets",
+                "events",
+                "journal",
+                "quarantine",
+                "seen",
+                "permission",
+                "intent",
+                "index",
+            ];
             assert!(known.contains(&head), "{key} is not in docs/KEYSPACE.md");
             let dump = self.dump(&key, &mut connection).await;
             for secret in amazon_pay_ipn::sandbox::BUYER_SECRETS {
@@ -398,7 +426,7 @@ impl TestApp {
         let kind: String = redis::cmd("TYPE").arg(key).query_async(connection).await.expect("TYPE");
         let command = match kind.as_str() {
             "hash" => redis::cmd("HGETALL").arg(key).to_owned(),
-            "stream" => redis::cmd("XRANGE").arg(key).arg("-").arg("+").to_owned(),
+            "stream" => return format!("{:?}", self.stream(key).await),
             "zset" => redis::cmd("ZRANGE").arg(key).arg(0).arg(-1).to_owned(),
             _ => redis::cmd("GET").arg(key).to_owned(),
         };
@@ -464,6 +492,7 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, options: &Options) -> Settin
             confirmation_delay: X,
             lease: Duration::from_mins(3),
             bounds: options.bounds,
+            quota: options.quota,
         },
         sns: SnsSettings {
             certificate_base_url: Some(sandbox.certificate_base_url().to_owned()),

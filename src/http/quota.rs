@@ -1,0 +1,125 @@
+//! `GET /v1/quota`: what may be called, who waits for it, and when they will have been let in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::internal::ApiState;
+use super::problem::Problem;
+use crate::model::charge_intent::ChargeIntent;
+use crate::model::quota::{Class, Operation, time_for};
+use crate::store::quota::{AccountFault, QuotaStatus};
+use crate::store::{Store, StoreError};
+use crate::telemetry::metric;
+
+/// An operation as the API shows it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OperationResource {
+    operation: &'static str,
+    capacity: u32,
+    restore_per_second: f64,
+    /// Below 0 while more was given than there was.
+    available: f64,
+    /// Less than 1 after Amazon throttled it: the part of its rate that it fills at.
+    speed: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    throttled_until: Option<Timestamp>,
+    waiting_calls: u64,
+}
+
+/// A charge whose permission waits for tokens.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WaitingForQuota {
+    /// Permissions that are let in before.
+    ahead: u64,
+    /// When it is let in, if nobody comes who goes first; `null` while the account is at fault.
+    estimated_at: Option<Timestamp>,
+}
+
+/// The fault of the account, as `/readyz` and `/v1/quota` show it.
+pub(super) fn fault_resource(fault: Option<&AccountFault>) -> Value {
+    let Some(fault) = fault else { return Value::Null };
+    json!({ "since": fault.since, "reason": fault.reason, "nextProbeAt": fault.next_probe_at })
+}
+
+/// `GET /v1/quota`.
+pub(super) async fn show(State(state): State<ApiState>) -> Result<Response, Problem> {
+    let store = &state.0.store;
+    let account = store.account().await?;
+    let status = store.quota_status().await?;
+    let waiting: BTreeMap<&str, u64> =
+        Class::ALL.iter().map(|class| (class.as_str(), status.permissions.get(class).copied().unwrap_or(0))).collect();
+    let empty_at = if account.fault.is_some() { None } else { let_in_at(&status, 1.0) };
+    let body = json!({
+        "operations": Operation::ALL.map(|operation| operation_resource(&status, operation)),
+        "waiting": waiting,
+        "waitingTotal": status.waiting(),
+        "emptyAt": empty_at,
+        "accountFault": fault_resource(account.fault.as_ref()),
+    });
+    Ok(Json(body).into_response())
+}
+
+fn operation_resource(status: &QuotaStatus, operation: Operation) -> OperationResource {
+    let (bucket, limit) = (status.bucket(operation), status.limits.get(operation));
+    OperationResource {
+        operation: operation.as_str(),
+        capacity: limit.capacity,
+        restore_per_second: limit.per_second,
+        available: bucket.tokens_at(limit, status.now),
+        speed: bucket.factor_at(status.now),
+        throttled_until: (bucket.closed_until > status.now).then_some(bucket.closed_until),
+        waiting_calls: status.waiting_calls(operation),
+    }
+}
+
+/// When this part of those who wait has been let in, at the latest: each is taken to need all that it may need.
+fn let_in_at(status: &QuotaStatus, part: f64) -> Option<Timestamp> {
+    let calls = |operation| as_f64(status.waiting_calls(operation)) * part;
+    let span = time_for(calls, |operation| status.bucket(operation), &status.limits, status.now);
+    // A whole number of seconds: it is an estimate.
+    status.now.checked_add(Duration::from_secs(span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0)))).ok()
+}
+
+/// Whether, and how long, the permission of a charge waits for tokens. Two quick reads, and only for a charge that is open.
+pub(super) async fn waiting_for_quota(
+    store: &Store,
+    intent: &ChargeIntent,
+) -> Result<Option<WaitingForQuota>, StoreError> {
+    if intent.stage().is_terminal() {
+        return Ok(None);
+    }
+    let Some(ahead) = store.waiting_place(&intent.request.charge_permission_id).await? else { return Ok(None) };
+    let status = store.quota_status().await?;
+    let all = as_f64(status.waiting().max(ahead + 1));
+    let at_fault = store.account().await?.fault.is_some();
+    let estimated_at = if at_fault { None } else { let_in_at(&status, as_f64(ahead + 1) / all) };
+    Ok(Some(WaitingForQuota { ahead, estimated_at }))
+}
+
+/// Sets the gauges, when `/metrics` is asked.
+pub(super) async fn gauge(store: &Store) {
+    let (Ok(status), Ok(account)) = (store.quota_status().await, store.account().await) else { return };
+    for class in Class::ALL {
+        let waiting = status.permissions.get(&class).copied().unwrap_or(0);
+        metrics::gauge!(metric::QUOTA_WAITING, "class" => class.as_str()).set(as_f64(waiting));
+    }
+    for operation in Operation::ALL {
+        let tokens = status.bucket(operation).tokens_at(status.limits.get(operation), status.now);
+        metrics::gauge!(metric::QUOTA_TOKENS, "operation" => operation.as_str()).set(tokens);
+    }
+    metrics::gauge!(metric::ACCOUNT_FAULT).set(if account.fault.is_some() { 1.0 } else { 0.0 });
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of permissions are far below 2^52")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
