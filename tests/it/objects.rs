@@ -214,7 +214,7 @@ async fn a_refund_or_dispute_that_amazon_does_not_know_is_asked_for_five_times_a
 }
 
 #[tokio::test]
-async fn a_refused_account_is_told_once_and_the_refund_is_told_of_when_the_account_is_well_again() {
+async fn a_refund_that_is_refused_like_an_account_is_asked_about_slowly_accuses_nobody_and_is_told_of_in_the_end() {
     let app = TestApp::start().await;
     let permission = app.permission();
     let charge = captured(&app, &permission).await;
@@ -227,8 +227,7 @@ async fn a_refused_account_is_told_once_and_the_refund_is_told_of_when_the_accou
     app.pass(20 * MINUTE, MINUTE).await;
     assert_eq!(calls(&app, Operation::GetRefund), 2, "probed slowly");
     app.pass(3 * HOUR, 5 * MINUTE).await;
-    let alerts = app.events_of("account.attention").await;
-    assert_eq!((alerts.len(), &alerts[0]["kind"]), (1, &Value::from("account_fault")));
+    assert!(app.events_of("account.attention").await.is_empty(), "one object must not halt everything");
     assert_eq!(app.events_of("refund.completed").await.len(), 1);
     assert!(app.quarantine().await.is_empty());
     app.finish().await;
