@@ -6,6 +6,7 @@ mod closing;
 mod decisions;
 mod endings;
 mod not_understood;
+mod notifications;
 mod objects;
 mod policies;
 mod properties;
