@@ -40,7 +40,11 @@ pub(super) fn fate(hint: &Hint, case: &Case, findings: &Findings, foreign: bool,
         return match findings.charges.iter().find(|(seen, _)| *seen == id) {
             // Its permission alone is refused, so nothing more was called: due at once it would be refused at once, again and again.
             None if findings.look == Look::Refused => HintFate::Defer(after_a_refusal(hint, now)),
-            None | Some((_, ChargeLook::AccountFault)) => HintFate::Keep,
+            None => HintFate::Keep,
+            // Is it the account, or the charge? From now on its permission is looked at first.
+            Some((_, ChargeLook::AccountFault)) => {
+                HintFate::Defer(HintNote { refusals: hint.note.refusals.max(1), ..hint.note.clone() })
+            }
             Some((_, ChargeLook::Seen(_))) => HintFate::Done,
             Some((_, ChargeLook::Refused(status))) => refused(hint, &status.to_string(), now),
             Some((_, ChargeLook::Failed)) => HintFate::Defer(deferred(hint, hint.note.refusals, now)),

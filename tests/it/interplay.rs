@@ -404,6 +404,22 @@ async fn a_refund_that_is_named_during_a_fault_of_the_account_is_told_of_after_i
 }
 
 #[tokio::test]
+async fn a_charge_that_alone_is_refused_like_an_account_does_not_halt_the_account_again_and_again() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    refuse(&app, Operation::GetCharge);
+    app.tell_of((ObjectType::Charge, &format!("{permission}-C000009")), &permission).await;
+    app.run_due().await;
+    app.pass(6 * HOUR, MINUTE).await;
+    assert_eq!(alerts(&app).await, ["account_fault", "account_recovered"]);
+    assert_eq!(app.quarantine().await.len(), 1);
+    app.submit("renewal", &app.permission()).await;
+    app.run_due().await;
+    assert_eq!(app.state("renewal").await, "captured");
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn an_authorisation_that_lapses_during_a_pause_ends_the_charge() {
     for wished in [false, true] {
         let app = TestApp::start().await;
