@@ -201,6 +201,8 @@ impl Reconciler {
         let mut answered = None;
         match std::mem::replace(&mut decision.act, Act::Nothing) {
             Act::Nothing => {}
+            // Nothing but a hint may know of this authorisation: a commit would clear it.
+            Act::CancelCharge(..) if self.shutdown.is_cancelled() => return Err(Stop::ShuttingDown),
             _ if self.shutdown.is_cancelled() => {}
             // What a look turned up was not in the plan: it stays due, and is planned for.
             act if !covers(&claim.reservation.left(), &act) => {}

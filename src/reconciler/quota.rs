@@ -7,6 +7,7 @@ use tracing::{error, info, warn};
 use super::act::MAX_CLOCK_SKEW;
 use super::commit::Noted;
 use super::{Reconciler, Stop};
+use crate::model::charge::ChargeLook;
 use crate::model::event::Event;
 use crate::model::permission::Look;
 use crate::model::quota::Operation;
@@ -73,7 +74,13 @@ impl Reconciler {
     }
 
     /// What the looks say of the account. A permission that is refused again after the account was answered is refused alone.
+    /// So is a charge whose permission was shown a moment ago: it must not halt the account over and over.
     pub(super) async fn judge_the_account(&self, case: &Case, findings: &mut Findings) -> Result<(), StoreError> {
+        if findings.look.view().is_some() {
+            for (_, look) in findings.charges.iter_mut().filter(|(_, look)| *look == ChargeLook::AccountFault) {
+                *look = ChargeLook::Refused(401);
+            }
+        }
         if findings.look == Look::AccountFault && case.record.account_fault {
             findings.look = Look::Refused;
         } else if findings.look == Look::AccountFault {

@@ -8,18 +8,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::case::{Act, Case, Decision, Findings};
+use super::case::{Act, Case, Decision, Findings, HintFate};
 use super::draft::Draft;
 use super::due::{not_before, plan_next_look};
 use super::gate::advance_fresh;
 use super::hints::{fate, newest_permission_hint};
 use super::permission::Told;
+use super::plan::is_known_final;
 use super::policies::Policies;
 use super::policy::{Policy, later};
 use super::{authorization, closing, found, permission, wishes};
 use crate::model::charge::ChargeLook;
-use crate::model::charge_intent::{NumberStatus, Outcome, Stage, Why};
+use crate::model::charge_intent::{NumberStatus, Outcome, Stage, Trigger, Why};
 use crate::model::event::Event;
+use crate::model::hint::{Hint, ObjectType};
 use crate::model::ids::{ChargeId, Environment, IntentId};
 use crate::model::permission::{Look, PermissionRecord, PermissionState};
 
@@ -29,6 +31,8 @@ const PENDING_ALERT: Duration = Duration::from_hours(24);
 const PENDING_HELD: Duration = Duration::from_hours(7 * 24);
 /// Between the probes of an account that is at fault, and the tries of what is refused by itself.
 pub const ACCOUNT_PROBE: Duration = Duration::from_mins(15);
+/// How long an operator's new number waits for a charge that could not be read.
+const UNREAD_DELAY: Duration = Duration::from_mins(1);
 
 /// What to do now. See the module documentation.
 pub fn decide(case: &Case, findings: &Findings, now: Timestamp, policies: &Policies, ours: Environment) -> Decision {
@@ -118,12 +122,18 @@ fn go_on(
         after_the_closing(&mut drafts, &wants, now);
         Act::ClosePermission
     } else {
+        put_off_for_what_is_unread(&mut drafts, &mut wants, case, findings, now);
         choose(&mut drafts, &wants, now, policies)
     };
+    let put_off = left_for_later(&mut drafts, &wants, &act);
     for draft in &mut drafts {
         events.append(&mut draft.alerts);
     }
-    let hints = case.hints.iter().map(|hint| fate(hint, case, findings, foreign, now)).collect();
+    let keep = |hint: &Hint| {
+        hint.object_type == ObjectType::Charge && put_off.iter().any(|charge| *charge == hint.object_id.to_charge_id())
+    };
+    let fate_of = |hint| if keep(hint) { HintFate::Keep } else { fate(hint, case, findings, foreign, now) };
+    let hints = case.hints.iter().map(fate_of).collect();
     Decision { drafts, not_before: not_before(&record, &findings.look, now), record, closed, events, hints, act }
 }
 
@@ -137,6 +147,47 @@ fn after_the_closing(drafts: &mut [Draft], wants: &[(usize, Want)], now: Timesta
     for (index, _) in wants.iter().filter(|(_, want)| *want != Want::Nothing) {
         drafts[*index].intent.progress.look_at = Some(now);
     }
+}
+
+/// An operator's new number rests on his word that no charge exists. While a notification names a charge that nobody could read, it may
+/// be the very one: that is found out first.
+fn put_off_for_what_is_unread(
+    drafts: &mut [Draft],
+    wants: &mut [(usize, Want)],
+    case: &Case,
+    findings: &Findings,
+    now: Timestamp,
+) {
+    let seen = |charge: &ChargeId| {
+        is_known_final(case, charge)
+            || findings.charges.iter().any(|(id, look)| id == charge && matches!(look, ChargeLook::Seen(_)))
+    };
+    let charges = case.hints.iter().filter(|hint| hint.object_type == ObjectType::Charge);
+    if charges.map(|hint| hint.object_id.to_charge_id()).all(|charge| seen(&charge)) {
+        return;
+    }
+    for (index, want) in wants.iter_mut().filter(|(_, want)| *want == Want::New) {
+        let intent = &drafts[*index].intent;
+        if intent.progress.trigger == Trigger::Operator && intent.number.value > 0 {
+            drafts[*index].defer(later(now, UNREAD_DELAY));
+            *want = Want::Nothing;
+        }
+    }
+}
+
+/// Authorisations that appeared after their intent had ended, and that something else keeps from being canceled now: nothing but the
+/// hint knows of them. It is kept, and what is told is told when it is their turn.
+fn left_for_later(drafts: &mut [Draft], wants: &[(usize, Want)], act: &Act) -> Vec<ChargeId> {
+    let mut put_off = Vec::new();
+    for (index, want) in wants {
+        let Want::CancelCharge(charge) = want else { continue };
+        let is_the_act = matches!(act, Act::CancelCharge(of, _) if of == index);
+        if drafts[*index].intent.stage().is_terminal() && !is_the_act {
+            drafts[*index].alerts.clear();
+            put_off.push(charge.clone());
+        }
+    }
+    put_off
 }
 
 /// Lets each charge found do what it does to its intent; tells of those that are not ours. What was dealt with is remembered.

@@ -38,7 +38,13 @@ pub(super) fn fate(hint: &Hint, case: &Case, findings: &Findings, foreign: bool,
             return HintFate::Done;
         }
         return match findings.charges.iter().find(|(seen, _)| *seen == id) {
-            None | Some((_, ChargeLook::AccountFault)) => HintFate::Keep,
+            // Its permission alone is refused, so nothing more was called: due at once it would be refused at once, again and again.
+            None if findings.look == Look::Refused => HintFate::Defer(after_a_refusal(hint, now)),
+            None => HintFate::Keep,
+            // Is it the account, or the charge? From now on its permission is looked at first.
+            Some((_, ChargeLook::AccountFault)) => {
+                HintFate::Defer(HintNote { refusals: hint.note.refusals.max(1), ..hint.note.clone() })
+            }
             Some((_, ChargeLook::Seen(_))) => HintFate::Done,
             Some((_, ChargeLook::Refused(status))) => refused(hint, &status.to_string(), now),
             Some((_, ChargeLook::Failed)) => HintFate::Defer(deferred(hint, hint.note.refusals, now)),
@@ -53,7 +59,7 @@ pub(super) fn fate(hint: &Hint, case: &Case, findings: &Findings, foreign: bool,
         Look::NotFound => refused(hint, "404", now),
         Look::Failed => HintFate::Defer(deferred(hint, hint.note.refusals, now)),
         // By itself a hint calls no more often than this; a new notification may.
-        Look::Refused => HintFate::Defer(HintNote { not_before: Some(later(now, ACCOUNT_PROBE)), ..hint.note.clone() }),
+        Look::Refused => HintFate::Defer(after_a_refusal(hint, now)),
         // Due again at once, and then waiting for the account.
         Look::AccountFault | Look::NotAsked => HintFate::Keep,
     }
@@ -66,6 +72,10 @@ pub(super) fn refused(hint: &Hint, status: &str, now: Timestamp) -> HintFate {
     } else {
         HintFate::Defer(deferred(hint, refusals, now))
     }
+}
+
+fn after_a_refusal(hint: &Hint, now: Timestamp) -> HintNote {
+    HintNote { not_before: Some(later(now, ACCOUNT_PROBE)), ..hint.note.clone() }
 }
 
 /// A failed look waits a minute, a refused one 1, 4, 16, 64 minutes.

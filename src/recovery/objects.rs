@@ -85,7 +85,8 @@ pub fn judge(
     ours: Environment,
 ) -> usize {
     let fault = found.met_account_fault();
-    let mut judge = Judge { case, now, ours, fault: fault || *look == Look::AccountFault, swept: 0 };
+    let mut judge =
+        Judge { case, now, ours, fault: fault || matches!(look, Look::AccountFault | Look::Refused), swept: 0 };
     let mut fates = std::mem::take(&mut decision.hints);
     for (hint, fate) in case.hints.iter().zip(&mut fates) {
         // The decision keeps what it leaves to us; what it puts aside with the whole permission stays aside.

@@ -7,7 +7,7 @@ use super::case::{Case, Findings};
 use super::draft::Draft;
 use super::policy::{Policy, later};
 use crate::model::charge::ChargeLook;
-use crate::model::charge_intent::{ChargeIntent, NumberStatus, Outcome, RetryWish, Stage, Trigger, Why};
+use crate::model::charge_intent::{ChargeIntent, NumberStatus, Outcome, RECOVERY, RetryWish, Stage, Trigger, Why};
 use crate::model::event::Event;
 use crate::model::hint::{Hint, ObjectType};
 use crate::model::ids::Environment;
@@ -84,7 +84,10 @@ pub fn give_up(intent: &ChargeIntent, now: Timestamp) -> Result<Draft, Unresolva
 /// When it is not held, when a charge is known, or within X after the last mark.
 pub fn new_number(intent: &ChargeIntent, policy: &Policy, now: Timestamp) -> Result<Draft, Unresolvable> {
     held(intent)?;
-    if let (NumberStatus::Answered, Some(charge)) = (intent.number.status, &intent.progress.charge) {
+    // A recovery makes every number unknown again; the charge that the data names exists all the same.
+    let recovering = matches!(intent.stage(), Stage::Held { reason } if reason == RECOVERY);
+    let known = intent.number.status == NumberStatus::Answered || recovering;
+    if let Some(charge) = intent.progress.charge.as_ref().filter(|_| known) {
         return Err(Unresolvable::ChargeExists(charge.to_string()));
     }
     let at = policy.confirmation_at(intent, now);

@@ -13,6 +13,7 @@ mod demo_story;
 mod field;
 mod framing;
 mod handover;
+mod interplay;
 mod learning;
 mod listener;
 mod loss;

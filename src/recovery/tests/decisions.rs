@@ -375,7 +375,14 @@ fn a_hint_waits_with_the_account_and_by_itself_only_if_its_permission_alone_is_r
     assert_eq!(fate_of(heard(start()), Look::AccountFault, Vec::new()), HintFate::Keep);
     let of_a_charge = hint(ObjectType::Charge, A, start());
     let fault = vec![(A.parse().unwrap(), ChargeLook::AccountFault)];
-    assert_eq!(fate_of(of_a_charge, Look::NotAsked, fault), HintFate::Keep, "no refusal is counted");
+    let of_refusals = |refusals| {
+        let mut hint = of_a_charge.clone();
+        hint.note.refusals = refusals;
+        let HintFate::Defer(note) = fate_of(hint, Look::NotAsked, fault.clone()) else { panic!("expected a deferral") };
+        (note.refusals, note.not_before)
+    };
+    assert_eq!(of_refusals(0), (1, None), "from now on its permission is looked at first");
+    assert_eq!(of_refusals(1), (1, None), "faults of the account are not counted toward the quarantine");
     let HintFate::Defer(note) = fate_of(heard(start()), Look::Refused, Vec::new()) else {
         panic!("expected a deferral")
     };
