@@ -46,7 +46,7 @@ local function let_in()
       for name, count in pairs(ticket and ticket.needs or {}) do
         if limits[name] then
           wanted[name] = math.min(count, limits[name].capacity)
-          fits = fits and buckets[name].tokens - held[name] >= wanted[name]
+          fits = fits and lets_in(buckets[name], held[name], wanted[name])
         end
       end
       if not fits then

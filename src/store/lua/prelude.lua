@@ -216,6 +216,11 @@ local function read_bucket(quota, name, limit)
   return bucket
 end
 
+-- Whether a bucket, less what is held back, lets so many calls in; until a Retry-After is over none, whatever was given back.
+local function lets_in(bucket, held, count)
+  return bucket.closed_until <= now and bucket.tokens - held >= count
+end
+
 -- Adds tokens to the buckets: negative counts take.
 local function move_tokens(quota, limits, counts, sign)
   for name, count in pairs(counts) do
