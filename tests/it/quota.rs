@@ -249,6 +249,118 @@ async fn reads_of_charges_are_not_held_up_by_charges_that_wait_to_be_made() {
     app.finish().await;
 }
 
+/// As workers that are all busy with slow answers leave it: the room is opened again and again, and nobody takes up what is given.
+async fn let_in_without_a_turn(app: &TestApp, seconds: usize) {
+    for _ in 0..seconds {
+        app.advance(SECOND);
+        app.store.due(16).await.expect("Redis answers");
+    }
+}
+
+#[tokio::test]
+async fn slow_workers_are_followed_by_no_burst_and_nobody_loses_its_place() {
+    let app = throttled().await;
+    let permissions = backlog(&app, 30).await;
+    app.run_due().await;
+    let_in_without_a_turn(&app, 300).await;
+    let before = app.creates();
+    app.run_due().await;
+    assert!(app.creates() - before <= 2, "the bucket holds one, and one may have come back meanwhile");
+    while app.creates() < permissions.len() {
+        app.advance(SECOND);
+        app.run_due().await;
+    }
+    assert_eq!(order(&app), permissions);
+    assert_eq!(throttled_answers(&app), 0, "what was not used does not pile up");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn no_more_are_let_in_than_can_have_a_turn_soon() {
+    let app = throttled().await;
+    backlog(&app, 60).await;
+    app.run_due().await;
+    let_in_without_a_turn(&app, 500).await;
+    let waiting = app.store.quota_status().await.expect("Redis answers").waiting();
+    assert!(waiting >= 40, "whoever is more urgent must not find the tokens given away: only {waiting} wait");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_server_whose_clock_is_behind_the_one_before_it_does_not_stop_the_quota() {
+    let app = throttled().await;
+    backlog(&app, 2).await;
+    app.run_due().await;
+    let ahead = app.clock.now().as_millisecond() + 30 * 86_400_000;
+    let mut connection = app.connection().await;
+    for operation in Called::ALL {
+        let bucket = format!("0.000000 {ahead} 0.0625 {ahead} {ahead}");
+        let () = redis::cmd("HSET")
+            .arg(app.store.keys().quota())
+            .arg(operation.as_str())
+            .arg(bucket)
+            .query_async(&mut connection)
+            .await
+            .expect("HSET");
+    }
+    app.pass(20 * MINUTE, 10 * SECOND).await;
+    assert_eq!(app.creates(), 2, "by the clock there is now");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_reconciliation_gives_back_is_not_called_within_a_retry_after() {
+    let app = throttled().await;
+    let (one, other) = (app.permission(), app.permission());
+    let keys = app.store.keys();
+    app.sandbox.inject(Operation::GetChargePermission, Fault::status(429, "TooManyRequests"));
+    app.submit("renewal", &one).await;
+    app.run_due().await;
+    // As a Retry-After of 5 minutes leaves it; one of the two looks that were reserved was not made.
+    let mut connection = app.connection().await;
+    let field = Called::GetChargePermission.as_str();
+    let bucket: String =
+        redis::cmd("HGET").arg(keys.quota()).arg(field).query_async(&mut connection).await.expect("HGET");
+    let until = app.clock.now().as_millisecond() + 300_000;
+    let bucket = format!("{} {until}", bucket.rsplit_once(' ').expect("fields").0);
+    let () =
+        redis::cmd("HSET").arg(keys.quota()).arg(field).arg(bucket).query_async(&mut connection).await.expect("HSET");
+    assert_eq!(
+        app.post(&format!("/v1/charge-permissions/{other}/reconcile"), &serde_json::json!({})).await.status,
+        202
+    );
+    app.pass(4 * MINUTE, 10 * SECOND).await;
+    assert_eq!(app.ledger().requests.len(), 1, "Amazon said when to come again");
+    app.pass(4 * MINUTE, 10 * SECOND).await;
+    assert_eq!(app.state("renewal").await, "captured");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_least_share_is_slow_and_stops_nobody() {
+    let quota = Limits::of(Environment::Sandbox, "0.01".parse::<Share>().expect("a share"));
+    let app = TestApp::with(Options { quota, ..Options::default() }).await;
+    let (pending, other) = (app.permission(), app.permission());
+    for number in 0..6 {
+        app.sandbox.script_charge(&pending, Outcome::Pend).expect("a permission");
+        let id = format!("pending-{number}");
+        let mut body = TestApp::body(&id, &pending);
+        body["canHandlePendingAuthorization"] = true.into();
+        assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+        app.pass(10 * MINUTE, 10 * SECOND).await;
+        let charge = app.charge(&id).await["chargeId"].as_str().expect("a charge").to_owned();
+        app.sandbox.finish_pending(&charge, ChargeState::Captured, None).expect("it pends");
+    }
+    app.deliver_all().await;
+    app.submit("other", &other).await;
+    app.pass(HOUR, 10 * SECOND).await;
+    for number in 0..6 {
+        assert_eq!(app.state(&format!("pending-{number}")).await, "captured", "five reads where the bucket holds one");
+    }
+    assert_eq!(app.state("other").await, "captured");
+    app.finish().await;
+}
+
 /// A month's end: `BACKLOG=100000 make backlog`.
 #[tokio::test]
 #[ignore = "takes minutes to hours; see `make backlog`"]

@@ -11,6 +11,10 @@ if not has_marker() then return { 'no_marker' } end
 local wrong = wrong_type({ KEYS[2], 'zset', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'hash' })
 if wrong then return { 'wrong_type', wrong } end
 local at_most, classes = tonumber(ARGV[2]), tonumber(ARGV[5])
+-- Who was let in and had no turn yet. While workers wait for slow answers no more are let in than a full bucket holds, and than can have
+-- a turn soon: more would meet Amazon all at once, or let their tokens run out, and whoever is more urgent would find them given away.
+local turns = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ms(class_span * classes / turn_divisor), 'LIMIT', 0, at_most)
+local room = at_most - #turns
 
 local function first_of(class, count)
   local low = class * class_span
@@ -22,8 +26,18 @@ local function let_in()
   for name, limit in pairs(limits) do
     buckets[name], held[name] = read_bucket(KEYS[3], name, limit), 0
   end
+  local given = {}
+  for _, id in ipairs(turns) do
+    local ticket = read_ticket(KEYS[5], id)
+    for name, count in pairs(ticket and ticket.kind == 'granted' and ticket.till > now and ticket.needs or {}) do
+      given[name] = (given[name] or 0) + count
+    end
+  end
+  for name, count in pairs(given) do
+    if limits[name] then buckets[name].tokens = math.min(buckets[name].tokens, limits[name].capacity - count) end
+  end
   for class = 0, classes - 1 do
-    local members = first_of(class, at_most - admitted)
+    local members = first_of(class, room - admitted)
     for i = 1, #members, 2 do
       local id = members[i]
       local ticket = read_ticket(KEYS[5], id)
@@ -32,7 +46,7 @@ local function let_in()
       for name, count in pairs(ticket and ticket.needs or {}) do
         if limits[name] then
           wanted[name] = math.min(count, limits[name].capacity)
-          fits = fits and buckets[name].tokens - held[name] >= wanted[name]
+          fits = fits and lets_in(buckets[name], held[name], wanted[name])
         end
       end
       if not fits then
@@ -49,10 +63,10 @@ local function let_in()
         write_ticket(KEYS[5], id, 'granted', ticket.class, ticket.since, now + tonumber(ARGV[3]), ticket.text)
       end
       -- Before everybody who has no tokens yet. If somebody holds the lease, the claim puts the score right.
-      redis.call('ZADD', KEYS[2], 0, id)
+      redis.call('ZADD', KEYS[2], string.format('%.3f', tonumber(members[i + 1]) / turn_divisor), id)
       admitted = admitted + 1
     end
-    if admitted >= at_most then break end
+    if admitted >= room then break end
   end
   return admitted
 end
@@ -74,7 +88,7 @@ local admitted = 0
 if redis.call('ZCARD', KEYS[4]) > 0 then
   local fault = redis.call('HMGET', KEYS[1], 'fault_since', 'next_probe_at')
   if not fault[1] then
-    admitted = let_in()
+    if room > 0 then admitted = let_in() end
   elseif now >= tonumber(fault[2] or '0') then
     admitted = let_in_the_probe()
   end

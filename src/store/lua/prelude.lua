@@ -187,6 +187,14 @@ local function factor_at(bucket, at)
   return math.min(1, bucket.factor + steps / 8)
 end
 
+-- The longest Retry-After that we believe (ms).
+local longest_closed = 900000
+
+local function write_bucket(quota, name, bucket)
+  redis.call('HSET', quota, name, string.format('%.6f %.0f %.4f %.0f %.0f',
+    bucket.tokens, bucket.at, bucket.factor, bucket.slowed_at, bucket.closed_until))
+end
+
 -- A bucket as it is now. One that is not there, or cannot be read, is full.
 local function read_bucket(quota, name, limit)
   local text = redis.call('HGET', quota, name) or ''
@@ -196,15 +204,21 @@ local function read_bucket(quota, name, limit)
     factor = tonumber(factor or '') or 1, slowed_at = tonumber(slowed_at or '') or 0,
     closed_until = tonumber(closed_until or '') or 0,
   }
+  if bucket.at > now or bucket.slowed_at > now then
+    -- The server before this one was ahead. By its clock the bucket would stay empty until this one has caught up.
+    bucket.at, bucket.slowed_at = math.min(bucket.at, now), math.min(bucket.slowed_at, now)
+    bucket.closed_until = math.min(bucket.closed_until, now + longest_closed)
+    write_bucket(quota, name, bucket)
+  end
   local span = math.max(0, now - math.max(bucket.at, bucket.closed_until)) / 1000
   bucket.tokens = math.min(limit.capacity, bucket.tokens + span * limit.rate * factor_at(bucket, bucket.at))
-  bucket.at = math.max(now, bucket.at)
+  bucket.at = now
   return bucket
 end
 
-local function write_bucket(quota, name, bucket)
-  redis.call('HSET', quota, name, string.format('%.6f %.0f %.4f %.0f %.0f',
-    bucket.tokens, bucket.at, bucket.factor, bucket.slowed_at, bucket.closed_until))
+-- Whether a bucket, less what is held back, lets so many calls in; until a Retry-After is over none, whatever was given back.
+local function lets_in(bucket, held, count)
+  return bucket.closed_until <= now and bucket.tokens - held >= count
 end
 
 -- Adds tokens to the buckets: negative counts take.
@@ -222,6 +236,8 @@ end
 -- The waiting room: a sorted set by class and, within it, since when; for each member a ticket with what it needs; and in the hash of
 -- the buckets how many calls of each operation each class waits for.
 local class_span = 1e13
+-- Whoever was let in stands in the schedule by its score of the room divided by this: before all times there are, in the same order.
+local turn_divisor = 1000
 
 -- 'waits|granted <class> <since> <until> <needs>'; nil if there is none.
 local function read_ticket(tickets, id)

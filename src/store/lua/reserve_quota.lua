@@ -56,7 +56,7 @@ end
 for name, count in pairs(needs) do
   local limit = limits[name]
   -- A bucket that is full lets in whoever needs more than it holds, and owes the rest.
-  if limit and read_bucket(KEYS[4], name, limit).tokens < math.min(count, limit.capacity) then return wait() end
+  if limit and not lets_in(read_bucket(KEYS[4], name, limit), 0, math.min(count, limit.capacity)) then return wait() end
 end
 move_tokens(KEYS[4], limits, needs, -1)
 return { 'reserved' }
