@@ -30,6 +30,7 @@ use crate::store::charges::{Canceled, Declared, Plan, Submission, Submitted};
 /// A charge intent as the API shows it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of its own for callers")]
 pub struct ChargeResource {
     id: IntentId,
     charge_permission_id: String,
