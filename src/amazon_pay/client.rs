@@ -7,7 +7,7 @@
 mod objects;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -70,6 +70,8 @@ struct Inner {
     path_prefix: &'static str,
     clock: Clock,
     transport: Transport,
+    /// The reason code with which Amazon last refused the account at a look.
+    fault_code: Mutex<Option<String>>,
 }
 
 /// A signed Create Charge or Capture Charge. It goes out once, by [`AmazonPay::send`], or never: it can be neither cloned nor sent twice.
@@ -138,7 +140,17 @@ impl AmazonPay {
         }
         let key = SigningKey::from_pem(private_key_pem.expose_secret())?;
         let transport = Transport::new(timeout, https_only, clock.clone()).map_err(ClientError::Http)?;
-        let inner = Inner { account, public_key_id, key, base_url, host, path_prefix, clock, transport };
+        let inner = Inner {
+            account,
+            public_key_id,
+            key,
+            base_url,
+            host,
+            path_prefix,
+            clock,
+            transport,
+            fault_code: Mutex::default(),
+        };
         Ok(Self { inner: Arc::new(inner), timeout })
     }
 
@@ -160,9 +172,24 @@ impl AmazonPay {
                 }
             },
             (404, _) => Look::NotFound,
-            (401 | 403, _) => Look::AccountFault,
+            (401 | 403, body) => {
+                self.note_fault(body.as_deref());
+                Look::AccountFault
+            }
             _ => Look::Failed,
         }
+    }
+
+    /// With which reason code the account was refused when a look last came to its fault; `None` if Amazon gave none. For people: with
+    /// several looks at once it may be that of another one.
+    #[must_use]
+    pub fn fault_code(&self) -> Option<String> {
+        self.inner.fault_code.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_fault(&self, body: Option<&[u8]>) {
+        let code = body.and_then(wire::reason_code).map(|code| wire::printable(&code));
+        *self.inner.fault_code.lock().unwrap_or_else(PoisonError::into_inner) = code;
     }
 
     /// Get Charge.
@@ -182,10 +209,14 @@ impl AmazonPay {
                     ChargeLook::Failed
                 }
             },
-            (401, _) => ChargeLook::AccountFault,
+            (401, body) => {
+                self.note_fault(body.as_deref());
+                ChargeLook::AccountFault
+            }
             (403, body)
                 if body.as_deref().and_then(wire::reason_code).is_some_and(|code| blames_the_account(&code)) =>
             {
+                self.note_fault(body.as_deref());
                 ChargeLook::AccountFault
             }
             (status @ (400 | 403 | 404), _) => ChargeLook::Refused(status),

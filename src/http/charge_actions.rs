@@ -4,14 +4,13 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 use tracing::info;
 
+use super::charge_permissions;
 use super::charges::{parse, resource};
 use super::internal::ApiState;
-use super::problem::{FieldError, Problem};
+use super::problem::Problem;
 use crate::model::charge_intent::ChargeIntent;
-use crate::model::ids::ChargePermissionId;
 use crate::recovery::wishes::confirmation_planned;
 use crate::store::actions::{Pause, Retried};
 
@@ -81,18 +80,13 @@ pub(super) async fn resume_permission(
 }
 
 async fn set_permission_pause(state: ApiState, id: &str, on: bool) -> Result<Response, Problem> {
-    let id: ChargePermissionId = id.parse().map_err(|error: crate::model::ids::InvalidId| {
-        Problem::Invalid(vec![FieldError { field: "id".to_owned(), message: error.to_string() }])
-    })?;
+    let id = charge_permissions::parse(id)?;
     let pause = state.0.store.pause_permission(&id, on).await?;
     info!(permission = %id, on, ?pause, "a charge permission was paused or resumed");
-    let since = match pause {
-        Pause::Since(since) => Some(since),
-        Pause::No | Pause::Ended(_) => None,
-        Pause::Unknown => return Err(Problem::NotFound("charge permission: no charge or notification has named it")),
-    };
-    let body = json!({ "chargePermissionId": id, "paused": since.is_some(), "pausedSince": since });
-    Ok(Json(body).into_response())
+    if pause == Pause::Unknown {
+        return Err(Problem::NotFound("charge permission: no charge or notification has named it"));
+    }
+    Ok(Json(charge_permissions::resource(&state, &id).await?).into_response())
 }
 
 async fn stored(state: &ApiState, id: &str) -> Result<ChargeIntent, Problem> {

@@ -1,8 +1,8 @@
 //! The body of `POST /v1/charges`, checked before anything is stored. Every wrong field is named.
 
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer};
 
 use super::problem::FieldError;
 use crate::model::charge_request::{Channel, ChargeInitiator, ChargeRequest, MerchantMetadata, ProviderMetadata};
@@ -44,6 +44,7 @@ struct Body {
     channel: Option<Channel>,
     platform_id: Option<String>,
     simulation_code: Option<String>,
+    #[serde(default, deserialize_with = "optional_time")]
     not_before: Option<Timestamp>,
     policy: Option<String>,
     #[serde(default)]
@@ -56,6 +57,7 @@ struct Body {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Declined {
     reason_code: String,
+    #[serde(deserialize_with = "time")]
     at: Timestamp,
     attempts: u32,
 }
@@ -77,6 +79,21 @@ struct MerchantMetadataBody {
     custom_information: Option<IgnoredAny>,
 }
 
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        let shown: String = text.chars().take(MAX_SHOWN_CHARS).collect();
+        D::Error::custom(format!("expected a time such as \"2026-01-30T10:00:00Z\", got {shown:?}"))
+    })
+}
+
+fn optional_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    #[derive(Deserialize)]
+    struct Time(#[serde(deserialize_with = "time")] Timestamp);
+
+    Ok(Option::<Time>::deserialize(deserializer)?.map(|Time(time)| time))
+}
+
 /// Reads a submission for the account, which may choose one of the policies.
 pub(super) fn read(
     bytes: &[u8],
@@ -95,6 +112,11 @@ pub(super) fn read(
 
 /// Reads one JSON object; a wrong field is named.
 pub(super) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Vec<FieldError>> {
+    // An array would be read as the fields in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        let message = "expected one JSON object".to_owned();
+        return Err(vec![FieldError { field: String::new(), message }]);
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let body = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
@@ -387,6 +409,24 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_is_none_is_refused_with_an_example() {
+        let now = "2026-01-30T10:00:00Z".parse().unwrap();
+        for (field, time) in [("notBefore", "tomorrow"), ("notBefore", "2026-02-01"), ("declined.at", "yesterday")] {
+            let mut wrong = body();
+            match field {
+                "notBefore" => wrong["notBefore"] = json!(time),
+                _ => wrong["declined"] = json!({ "reasonCode": "SoftDeclined", "at": time, "attempts": 1 }),
+            }
+            let errors = read(wrong.to_string().as_bytes(), &account(), &policies(), now).unwrap_err();
+            assert_eq!((errors.len(), errors[0].field.as_str()), (1, field));
+            let message = &errors[0].message;
+            assert!(message.starts_with("expected a time such as \"2026-01-30T10:00:00Z\", got "), "{message}");
+        }
+        assert_eq!(wrong_fields(|body| body["notBefore"] = json!(null)), Vec::<String>::new());
+        assert_eq!(wrong_fields(|body| body["notBefore"] = json!("2026-02-01T10:00:00+02:00")), Vec::<String>::new());
+    }
+
+    #[test]
     fn a_policy_must_be_known_and_the_answer_lists_those_that_are() {
         for name in ["gentle", "default"] {
             assert_eq!(wrong_fields(|body| body["policy"] = json!(name)), Vec::<String>::new(), "{name}");
@@ -580,7 +620,12 @@ mod tests {
 
     #[test]
     fn a_body_that_is_no_json_object_is_refused() {
-        for text in ["", "[]", "{", "null", "{}{}"] {
+        let fields = r#"["a","C01-1",{"amount":"1","currencyCode":"USD"}]"#;
+        for text in ["", "[]", fields, "null", "\"{}\""] {
+            let errors = read(text.as_bytes(), &account(), &policies(), Timestamp::UNIX_EPOCH).unwrap_err();
+            assert_eq!(errors[0].message, "expected one JSON object", "{text}");
+        }
+        for text in ["{", "{}{}"] {
             assert!(read(text.as_bytes(), &account(), &policies(), Timestamp::UNIX_EPOCH).is_err(), "{text}");
         }
     }

@@ -27,7 +27,8 @@ pub(super) struct Wanted {
     reason: Option<String>,
     outcome: Option<String>,
     charge_permission_id: Option<String>,
-    limit: Option<usize>,
+    /// As text, so that what is no number is refused as what is out of bounds.
+    limit: Option<String>,
     cursor: Option<String>,
 }
 
@@ -36,7 +37,7 @@ pub(super) async fn list(
     State(state): State<ApiState>,
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(wanted) = wanted.map_err(|rejection| wrong("", rejection.body_text()))?;
+    let Query(wanted) = wanted.map_err(|rejection| unreadable(&rejection.body_text()))?;
     let (filter, limit, cursor) = read(wanted)?;
     let page = state.0.store.list_charges(&filter, limit, cursor).await?;
     let charges: Vec<ChargeResource> = page.charges.iter().map(|stored| ChargeResource::from(&stored.intent)).collect();
@@ -46,6 +47,14 @@ pub(super) async fn list(
 
 fn wrong(field: &str, message: impl Into<String>) -> Problem {
     Problem::Invalid(vec![FieldError { field: field.to_owned(), message: message.into() }])
+}
+
+/// A parameter that is unknown or given twice; the name is in the message.
+fn unreadable(text: &str) -> Problem {
+    let message = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(text);
+    let field = message.split("field `").nth(1).and_then(|rest| rest.split('`').next()).unwrap_or_default();
+    let message = message.strip_prefix(field).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(message);
+    wrong(field, message)
 }
 
 fn read(wanted: Wanted) -> Result<(Filter, usize, Option<Cursor>), Problem> {
@@ -71,10 +80,9 @@ fn read(wanted: Wanted) -> Result<(Filter, usize, Option<Cursor>), Problem> {
             id.parse().map_err(|error: crate::model::ids::InvalidId| wrong("chargePermissionId", error.to_string()))?;
         filter.permission = Some(id);
     }
-    let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(wrong("limit", format!("expected 1 to {MAX_LIMIT}")));
-    }
+    let limit = wanted.limit.map_or(Some(DEFAULT_LIMIT), |text| text.parse().ok());
+    let limit = limit.filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    let limit = limit.ok_or_else(|| wrong("limit", format!("expected 1 to {MAX_LIMIT}")))?;
     let cursor = wanted
         .cursor
         .map(|text| Cursor::decode(&text).ok_or_else(|| wrong("cursor", "expected the nextCursor of an earlier page")));

@@ -8,13 +8,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tracing::info;
 
 use super::charge_body::parse_json;
 use super::charges::ChargeResource;
 use super::internal::ApiState;
 use super::problem::{FieldError, Problem};
+use super::quota::{WaitingForQuota, waiting_for_quota};
 use crate::model::charge_intent::{ChargeIntent, Park, Stage, Why};
 use crate::model::hint::ObjectType;
 use crate::model::ids::{ChargePermissionId, ObjectId};
@@ -37,7 +37,7 @@ struct CloseBody {
 /// A charge permission as the API shows it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct PermissionResource {
+pub(super) struct PermissionResource {
     charge_permission_id: ChargePermissionId,
     #[serde(skip_serializing_if = "Option::is_none")]
     charge_permission_type: Option<PermissionKind>,
@@ -51,15 +51,22 @@ struct PermissionResource {
     /// The closing that was asked for, while it is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     closing: Option<ClosingResource>,
+    /// Whether nothing is sent for it until somebody resumes it.
+    paused: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused_since: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     looked_at: Option<Timestamp>,
-    /// When it is worked on next; absent while a worker is at it, and when there is nothing to do.
+    /// When it is worked on next; absent while a worker is at it, while it waits for quota, and when there is nothing to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_at: Option<Timestamp>,
     /// Whether a worker is at it right now.
     reconciling: bool,
     /// What notifications named and nobody has dealt with yet.
     waiting_notifications: Vec<HintResource>,
+    /// Present while it waits for Amazon's quota.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_for_quota: Option<WaitingForQuota>,
     open_charges: Vec<OpenCharge>,
 }
 
@@ -136,14 +143,24 @@ pub(super) async fn reconcile(State(state): State<ApiState>, Path(id): Path<Stri
     let id = parse(&id)?;
     state.0.store.request_look(&id).await?;
     info!(permission = %id, "a look was asked for");
-    Ok((StatusCode::ACCEPTED, Json(json!({ "chargePermissionId": id }))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(resource(&state, &id).await?)).into_response())
 }
 
-async fn resource(state: &ApiState, id: &ChargePermissionId) -> Result<PermissionResource, Problem> {
+/// A permission as `GET` shows it.
+pub(super) async fn resource(state: &ApiState, id: &ChargePermissionId) -> Result<PermissionResource, Problem> {
     let stored = state.0.store.permission(id).await?.ok_or(Problem::NotFound("charge permission"))?;
-    let stopped = state.0.store.account().await?.stopped_since.is_some();
+    let account = state.0.store.account().await?;
+    let (stopped, at_fault) = (account.stopped_since.is_some(), account.fault.is_some());
+    let waiting_for_quota = waiting_for_quota(&state.0.store, id).await?;
     let open_charges = stored.intents.iter().map(|intent| {
-        let waits_for = waits_for(intent, &stored, state.0.policies.of(intent), stopped);
+        let waits_for = waits_for(intent, &stored, state.0.policies.of(intent));
+        let holds = [
+            intent.is_paused().then_some("it is paused, nothing is sent"),
+            stopped.then_some("the stop switch is on, nothing is sent"),
+            at_fault.then_some("the account is at fault, nothing is sent"),
+        ];
+        let waits_for =
+            [waits_for.as_str()].into_iter().chain(holds.into_iter().flatten()).collect::<Vec<_>>().join("; ");
         OpenCharge { charge: ChargeResource::from(intent), waits_for, next_look_at: intent.progress.look_at }
     });
     let open_charges = open_charges.collect();
@@ -167,8 +184,11 @@ async fn resource(state: &ApiState, id: &ChargePermissionId) -> Result<Permissio
         state: stored.record.state,
         reason_codes: stored.record.reasons,
         closed: stored.closed,
+        paused: stored.paused_since.is_some(),
+        paused_since: stored.paused_since,
         looked_at: stored.record.looked_at,
-        next_at: stored.due.filter(|_| !stored.leased),
+        // While it waits for quota the schedule holds only the time at which the plan would be made anew.
+        next_at: stored.due.filter(|_| !stored.leased && waiting_for_quota.is_none()),
         reconciling: stored.leased,
         waiting_notifications: stored
             .hints
@@ -182,12 +202,13 @@ async fn resource(state: &ApiState, id: &ChargePermissionId) -> Result<Permissio
                 not_before: hint.note.not_before,
             })
             .collect(),
+        waiting_for_quota,
         open_charges,
     })
 }
 
 /// Why a charge stands where it stands, and what it waits for.
-fn waits_for(intent: &ChargeIntent, stored: &StoredPermission, policy: &Policy, stopped: bool) -> String {
+fn waits_for(intent: &ChargeIntent, stored: &StoredPermission, policy: &Policy) -> String {
     let after = intent.progress.last_reason.as_ref().map(|reason| format!(" after {reason}")).unwrap_or_default();
     let own = match intent.stage() {
         Stage::Scheduled { at, why } => match why {
@@ -209,11 +230,10 @@ fn waits_for(intent: &ChargeIntent, stored: &StoredPermission, policy: &Policy, 
     };
     let wants = intent.cancel_requested_at.is_some().then_some("its cancellation was asked for");
     let closing = stored.close.is_some().then_some("the closing of the permission comes first, nothing is sent");
-    let stop = stopped.then_some("the stop switch is on, nothing is sent");
-    [Some(own.as_str()), wants, closing, stop].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    [Some(own.as_str()), wants, closing].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
-fn parse(id: &str) -> Result<ChargePermissionId, Problem> {
+pub(super) fn parse(id: &str) -> Result<ChargePermissionId, Problem> {
     id.parse().map_err(|error: crate::model::ids::InvalidId| {
         Problem::Invalid(vec![FieldError { field: "chargePermissionId".to_owned(), message: error.to_string() }])
     })

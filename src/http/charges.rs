@@ -30,6 +30,7 @@ use crate::store::charges::{Canceled, Declared, Plan, Submission, Submitted};
 /// A charge intent as the API shows it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of its own for callers")]
 pub struct ChargeResource {
     id: IntentId,
     charge_permission_id: String,
@@ -60,6 +61,8 @@ pub struct ChargeResource {
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<Outcome>,
     canceling: bool,
+    /// Whether a retry was asked for that is not planned yet.
+    retrying: bool,
     may_still_charge: bool,
     #[serde(flatten)]
     pause: Pauses,
@@ -155,6 +158,7 @@ impl From<&ChargeIntent> for ChargeResource {
             capture: CaptureResource::of(intent),
             outcome: stage.outcome(),
             canceling: intent.cancel_requested_at.is_some() && !stage.is_terminal(),
+            retrying: intent.wishes.retry.is_some_and(|retry| !retry.done) && !stage.is_terminal(),
             may_still_charge: intent.may_still_charge(),
             pause: intent.into(),
             resolved_at: intent.wishes.resolved_at,
@@ -246,8 +250,13 @@ pub(super) async fn cancel(State(state): State<ApiState>, Path(id): Path<String>
 pub(super) async fn resource(state: &ApiState, id: &IntentId) -> Result<ChargeResource, Problem> {
     match state.0.store.charge(id).await? {
         Some(stored) => {
-            let waiting_for_quota = waiting_for_quota(&state.0.store, &stored.intent).await?;
-            Ok(ChargeResource { waiting_for_quota, ..ChargeResource::from(&stored.intent) })
+            let intent = &stored.intent;
+            let waiting_for_quota = if intent.stage().is_terminal() {
+                None
+            } else {
+                waiting_for_quota(&state.0.store, &intent.request.charge_permission_id).await?
+            };
+            Ok(ChargeResource { waiting_for_quota, ..ChargeResource::from(intent) })
         }
         None => Err(Problem::NotFound("charge")),
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::internal::ApiState;
 use super::problem::Problem;
-use crate::model::charge_intent::ChargeIntent;
+use crate::model::ids::ChargePermissionId;
 use crate::model::quota::{Class, Operation, time_for};
 use crate::store::quota::{AccountFault, QuotaStatus};
 use crate::store::{Store, StoreError};
@@ -34,7 +34,7 @@ struct OperationResource {
     waiting_calls: u64,
 }
 
-/// A charge whose permission waits for tokens.
+/// A permission that waits for tokens, and so do its charges.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct WaitingForQuota {
@@ -89,15 +89,12 @@ fn let_in_at(status: &QuotaStatus, part: f64) -> Option<Timestamp> {
     status.now.checked_add(Duration::from_secs(span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0)))).ok()
 }
 
-/// Whether, and how long, the permission of a charge waits for tokens. Two quick reads, and only for a charge that is open.
+/// Whether, and how long, a permission waits for tokens. Two quick reads, the second one only if it does.
 pub(super) async fn waiting_for_quota(
     store: &Store,
-    intent: &ChargeIntent,
+    permission: &ChargePermissionId,
 ) -> Result<Option<WaitingForQuota>, StoreError> {
-    if intent.stage().is_terminal() {
-        return Ok(None);
-    }
-    let Some(ahead) = store.waiting_place(&intent.request.charge_permission_id).await? else { return Ok(None) };
+    let Some(ahead) = store.waiting_place(permission).await? else { return Ok(None) };
     let status = store.quota_status().await?;
     let all = as_f64(status.waiting().max(ahead + 1));
     let at_fault = store.account().await?.fault.is_some();

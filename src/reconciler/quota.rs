@@ -84,11 +84,17 @@ impl Reconciler {
         if findings.look == Look::AccountFault && case.record.account_fault {
             findings.look = Look::Refused;
         } else if findings.look == Look::AccountFault {
-            self.raise_fault(Operation::GetChargePermission.as_str()).await?;
+            self.raise_look_fault(Operation::GetChargePermission).await?;
         } else if findings.blame_the_account() {
-            self.raise_fault(Operation::GetCharge.as_str()).await?;
+            self.raise_look_fault(Operation::GetCharge).await?;
         }
         Ok(())
+    }
+
+    /// As [`Self::raise_fault`], for what Amazon said to a look; the operation, where it gave no reason code.
+    async fn raise_look_fault(&self, operation: Operation) -> Result<(), StoreError> {
+        let code = self.amazon.fault_code();
+        self.raise_fault(code.as_deref().unwrap_or_else(|| operation.as_str())).await
     }
 
     /// Outbound work pauses, on all instances.

@@ -22,6 +22,8 @@ pub struct StoredPermission {
     pub closed: bool,
     /// The wish that it be closed, while that is under way.
     pub close: Option<CloseWish>,
+    /// Since when it is paused, with all of its charges.
+    pub paused_since: Option<Timestamp>,
     /// Whether a worker is at it.
     pub leased: bool,
     /// When it is due; with a worker at it, when its lease ends.
@@ -66,7 +68,7 @@ impl Store {
         }
         let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
         let now = self.redis_now().await?;
-        let pause = PAUSE_FIELDS.map(|name| fields.get(name).cloned());
+        let still = Still::of(now, stopped_ms, PAUSE_FIELDS.map(|name| fields.get(name).cloned()));
         let mut hints = noted
             .into_iter()
             .map(|(field, value)| read_hint(&hints, &field, value).map(|(hint, _)| hint))
@@ -79,10 +81,11 @@ impl Store {
             closed: field("closed") == "1",
             close: read_wish(field("close_at"), field("close_reason"), field("close_cancel_pending"))
                 .filter(|_| field("closed") != "1"),
+            paused_since: still.paused_since,
             leased: read_time(field("lease_until")).is_some_and(|until| until > now),
             due,
             hints,
-            intents: self.read_open(&ids, Still::of(now, stopped_ms, pause)).await?,
+            intents: self.read_open(&ids, still).await?,
         }))
     }
 

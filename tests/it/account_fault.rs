@@ -53,7 +53,9 @@ async fn a_fault_of_the_account_is_told_of_once_probed_slowly_and_over_by_itself
         app.ledger().requests.iter().map(|request| request.permission.clone()).collect();
     assert!(permissions.len() > 5, "no permission is the probe for ever: {permissions:?}");
 
-    assert_eq!(fault(&app).await["reason"], "get_charge_permission");
+    assert_eq!(fault(&app).await["reason"], "InvalidRequestSignature", "Amazon's word, not only what was asked");
+    let told = app.events_of("account.attention").await;
+    assert_eq!(told[0]["reasonCode"], "InvalidRequestSignature");
     let ready = app.get("/readyz").await;
     assert_eq!(ready.status, 200);
     let complaints = ready.body["complaints"].to_string();

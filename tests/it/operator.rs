@@ -111,8 +111,9 @@ async fn what_is_wrong_with_a_list_is_said() {
         ("limit=201", "limit"),
         ("cursor=68656c64", "cursor"),
         ("chargePermissionId=a%2Fb", "chargePermissionId"),
-        ("color=red", ""),
-        ("limit=many", ""),
+        ("color=red", "color"),
+        ("limit=many", "limit"),
+        ("state=held&state=parked", "state"),
     ] {
         let answer = app.get(&format!("/v1/charges?{query}")).await;
         assert_eq!((answer.status, answer.body["errors"][0]["field"].as_str()), (400, Some(field)), "{}", answer.body);
@@ -192,7 +193,8 @@ async fn a_retry_makes_a_waiting_charge_due_now_and_the_look_still_comes_first()
     app.run_due().await;
     let looks = app.ledger().requests_of(Operation::GetChargePermission).len();
     app.advance(X);
-    assert_eq!(retry(&app, "renewal").await.status, 202);
+    let asked = retry(&app, "renewal").await;
+    assert_eq!((asked.status, &asked.body["retrying"]), (202, &json!(true)), "the planned time is still the old one");
     app.run_due().await;
     assert_eq!(app.state("renewal").await, "captured");
     assert_eq!(app.events_of("charge.captured").await[0]["recoveredBy"], "operator");
@@ -469,6 +471,11 @@ async fn a_paused_permission_holds_all_its_charges_and_those_to_come_until_it_is
     let path = format!("/v1/charge-permissions/{permission}");
     let paused = app.post(&format!("{path}/pause"), &json!({})).await;
     assert_eq!((paused.status, &paused.body["paused"]), (200, &json!(true)));
+    let shown = app.get(&path).await.body;
+    assert_eq!((&shown["paused"], &shown["pausedSince"]), (&json!(true), &paused.body["pausedSince"]));
+    assert!(shown["pausedSince"].is_string(), "{shown}");
+    let waits_for = shown["openCharges"][0]["waitsFor"].as_str().expect("text");
+    assert!(waits_for.contains("it is paused"), "{waits_for}");
     app.submit("second", &permission).await;
     assert_eq!(app.charge("second").await["pausedBy"], json!(["charge_permission"]));
     assert_eq!(app.post("/v1/charges/second/pause", &json!({})).await.status, 200);
@@ -477,6 +484,7 @@ async fn a_paused_permission_holds_all_its_charges_and_those_to_come_until_it_is
     assert_eq!(app.delete("/v1/charges/first").await.status, 200, "a cancellation needs no send");
     let resumed = app.post(&format!("{path}/resume"), &json!({})).await;
     assert_eq!((resumed.status, &resumed.body["pausedSince"]), (200, &Value::Null));
+    assert_eq!(app.get(&path).await.body["paused"], json!(false));
     app.run_due().await;
     assert_eq!((app.creates(), app.charge("second").await["pausedBy"].clone()), (0, json!(["charge"])));
     assert_eq!(app.post("/v1/charges/second/resume", &json!({})).await.status, 200);
@@ -485,7 +493,8 @@ async fn a_paused_permission_holds_all_its_charges_and_those_to_come_until_it_is
     let by: Vec<_> = app.events_of("charge.paused").await.iter().map(|event| event["by"].clone()).collect();
     assert_eq!(by, ["charge_permission", "charge"]);
     assert_eq!(app.post("/v1/charge-permissions/C01-none/pause", &json!({})).await.status, 404);
-    assert_eq!(app.post("/v1/charge-permissions/a%20b/pause", &json!({})).await.status, 400);
+    let wrong = app.post("/v1/charge-permissions/a%20b/pause", &json!({})).await;
+    assert_eq!((wrong.status, &wrong.body["errors"][0]["field"]), (400, &json!("chargePermissionId")));
     app.finish().await;
 }
 

@@ -154,7 +154,7 @@ async fn a_permission_with_many_charges_takes_its_turns_among_the_others() {
 #[tokio::test]
 async fn the_api_tells_who_waits_how_long() {
     let app = throttled().await;
-    backlog(&app, 20).await;
+    let permissions = backlog(&app, 20).await;
     app.run_due().await;
     let quota = app.get("/v1/quota").await;
     assert_eq!(quota.status, 200);
@@ -166,6 +166,11 @@ async fn the_api_tells_who_waits_how_long() {
     assert_eq!((&second["waitingForQuota"]["ahead"], &last["waitingForQuota"]["ahead"]), (&0.into(), &18.into()));
     assert!(time(&second["waitingForQuota"]["estimatedAt"]) < time(&last["waitingForQuota"]["estimatedAt"]));
     assert!(app.charge("renewal-0").await["waitingForQuota"].is_null(), "it was charged");
+    let waits = app.get(&format!("/v1/charge-permissions/{}", permissions[19])).await.body;
+    assert_eq!(waits["waitingForQuota"]["ahead"], 18);
+    assert!(waits["nextAt"].is_null(), "the schedule's time is not when it is let in: {waits}");
+    let charged = app.get(&format!("/v1/charge-permissions/{}", permissions[0])).await.body;
+    assert!(charged["waitingForQuota"].is_null(), "{charged}");
     let metrics = app.get("/metrics").await.body;
     let metrics = metrics.as_str().expect("text");
     assert!(metrics.contains("quota_waiting{class=\"attempt\"}") && metrics.contains("quota_tokens{operation="));
