@@ -233,6 +233,8 @@ impl fmt::Display for Needs {
 pub enum Class {
     /// A person waits: the buyer updated the instrument, the caller cancels, an operator asks.
     Urgent,
+    /// A permission is to be closed. A class of its own, because Amazon allows few closings: nobody else waits behind them.
+    Closing,
     /// A number is unknown: nobody can say whether the buyer was charged.
     Unknown,
     /// A new number is due.
@@ -247,13 +249,15 @@ pub enum Class {
 
 impl Class {
     /// All of them, the first first.
-    pub const ALL: [Self; 6] = [Self::Urgent, Self::Unknown, Self::Attempt, Self::Charges, Self::Sweep, Self::Rest];
+    pub const ALL: [Self; 7] =
+        [Self::Urgent, Self::Closing, Self::Unknown, Self::Attempt, Self::Charges, Self::Sweep, Self::Rest];
 
     /// The name in the API and the metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Urgent => "urgent",
+            Self::Closing => "closing",
             Self::Unknown => "unknown",
             Self::Attempt => "attempt",
             Self::Charges => "charges",

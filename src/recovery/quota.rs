@@ -118,7 +118,9 @@ pub fn class(case: &Case, plan: &Plan, now: Timestamp) -> Class {
             || (asked_for && is_due(intent))
             || (heard && waits_for_the_buyer(intent))
     };
-    if open().any(is_urgent) || case.look_asked || closing::is_due(case, now) {
+    if closing::is_due(case, now) {
+        Class::Closing
+    } else if open().any(is_urgent) || case.look_asked {
         Class::Urgent
     } else if open().any(|intent| may_repeat(intent, now)) {
         Class::Unknown

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::properties::situation;
 use super::*;
 use crate::model::charge_intent::Trigger;
+use crate::model::closing::CloseWish;
 use crate::model::quota::{Class, Needs, Operation};
 use crate::recovery::draft::testing::intent;
 use crate::recovery::plan::plan;
@@ -67,6 +68,9 @@ fn persons_go_before_unknown_numbers_before_attempts_before_looks() {
     let mut nothing_open = case(Vec::new());
     nothing_open.hints = vec![heard(start())];
     assert_eq!(class_of(&nothing_open), Class::Rest);
+    let wish = CloseWish { asked_at: start(), reason: "moved".to_owned(), cancel_pending: false };
+    let closing = Case { close: Some(wish), ..case(vec![intent()]) };
+    assert_eq!(class_of(&closing), Class::Closing, "who waits for the few closings holds up nobody else");
 }
 
 #[test]
