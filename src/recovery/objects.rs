@@ -4,7 +4,7 @@
 //! adds what is told of them and the fate of their hints.
 //!
 //! A refund or a dispute that Amazon has not decided keeps its hint, deferred: should its next notification be lost, the sweep finds the
-//! change. The hint is the only clock; it lasts [`REFUND_SWEEP`] or [`DISPUTE_SWEEP`], and then nobody asks any more.
+//! change. The hint is the only clock; it lasts `REFUND_SWEEP` or `DISPUTE_SWEEP`, and then nobody asks any more.
 
 use std::time::Duration;
 
