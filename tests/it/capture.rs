@@ -447,6 +447,30 @@ async fn a_cancellation_before_the_mark_stops_the_capture_and_the_authorisation_
 }
 
 #[tokio::test]
+async fn a_pause_before_the_mark_stops_the_capture_until_it_is_resumed() {
+    for what in ["charges/renewal".to_owned(), "charge-permissions".to_owned()] {
+        let app = TestApp::start().await;
+        authorized(&app).await;
+        let permission = app.charge("renewal").await["chargePermissionId"].as_str().expect("an id").to_owned();
+        let what = if what == "charge-permissions" { format!("{what}/{permission}") } else { what };
+        let gate = Gate::new();
+        app.sandbox.inject(Operation::GetCharge, Fault::HoldAfter(gate.clone()));
+        assert_eq!(capture(&app, json!({})).await.status, 202);
+        let step = step(&app);
+        gate.reached().await;
+        assert_eq!(app.post(&format!("/v1/{what}/pause"), &json!({})).await.status, 200);
+        gate.release();
+        step.await.expect("no panic");
+        app.pass(MINUTE, 10 * Duration::from_secs(1)).await;
+        assert!(keys(&app).is_empty(), "the mark saw the pause of {what}");
+        assert_eq!(app.post(&format!("/v1/{what}/resume"), &json!({})).await.status, 200);
+        app.pass(MINUTE, 10 * Duration::from_secs(1)).await;
+        assert_eq!((app.state("renewal").await.as_str(), keys(&app).len()), ("captured", 1));
+        app.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn a_cancellation_after_the_mark_waits_for_the_answer_and_a_capture_is_reported() {
     let app = TestApp::start().await;
     authorized(&app).await;
