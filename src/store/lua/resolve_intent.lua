@@ -12,7 +12,8 @@
 if not has_marker() then return { 'no_marker' } end
 local wrong = wrong_type(and_lists({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset', KEYS[6], 'stream' }))
 if wrong then return { 'wrong_type', wrong } end
-local fields = redis.call('HMGET', KEYS[2], 'state', 'progress', 'number', 'outcome', 'last_mark', 'recovery', 'listed_as')
+local fields = redis.call('HMGET', KEYS[2], 'state', 'progress', 'number', 'outcome', 'last_mark', 'recovery', 'listed_as',
+  'capture_request')
 if not fields[1] then return { 'unknown' } end
 if fields[2] ~= ARGV[7] or fields[3] ~= ARGV[8] then return { 'changed' } end
 if ARGV[6] == 'seen' then
@@ -24,6 +25,8 @@ end
 if fields[1] ~= 'held' then return { 'changed' } end
 if is_leased(KEYS[3]) then return { 'busy' } end
 if ARGV[6] == 'new_number' then
+  -- A wished capture means that a charge exists: the wish would capture the next one, unasked.
+  if fields[8] and fields[8] ~= '' then return { 'changed' } end
   local last = tonumber(fields[5] or '') or 0
   if fields[6] == '1' then last = math.max(last, tonumber(redis.call('HGET', KEYS[1], 'initialised_at') or '') or 0) end
   local from = last + tonumber(ARGV[16])
