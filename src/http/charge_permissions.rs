@@ -153,7 +153,8 @@ pub(super) async fn resource(state: &ApiState, id: &ChargePermissionId) -> Resul
     let (stopped, at_fault) = (account.stopped_since.is_some(), account.fault.is_some());
     let waiting_for_quota = waiting_for_quota(&state.0.store, id).await?;
     let open_charges = stored.intents.iter().map(|intent| {
-        let waits_for = waits_for(intent, &stored, state.0.policies.of(intent));
+        let policy = state.0.policies.of(intent);
+        let waits_for = waits_for(intent, &stored, policy);
         let holds = [
             intent.is_paused().then_some("it is paused, nothing is sent"),
             stopped.then_some("the stop switch is on, nothing is sent"),
@@ -161,7 +162,7 @@ pub(super) async fn resource(state: &ApiState, id: &ChargePermissionId) -> Resul
         ];
         let waits_for =
             [waits_for.as_str()].into_iter().chain(holds.into_iter().flatten()).collect::<Vec<_>>().join("; ");
-        OpenCharge { charge: ChargeResource::from(intent), waits_for, next_look_at: intent.progress.look_at }
+        OpenCharge { charge: ChargeResource::new(intent, policy), waits_for, next_look_at: intent.progress.look_at }
     });
     let open_charges = open_charges.collect();
     let progress = stored.record.closing.as_ref();

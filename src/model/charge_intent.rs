@@ -431,13 +431,34 @@ impl ChargeIntent {
         self.wishes.paused_since.is_some() || self.wishes.permission_paused_since.is_some()
     }
 
-    /// Why it is where it is: what the end or the hold gives as its reason, else the last reason heard.
+    /// Attempts that count: numbers that were declined in a way that counts, and the one that was captured. What events and the API show.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        let captured = matches!(self.stage(), Stage::Captured { .. });
+        self.progress.attempts.saturating_add(u32::from(captured))
+    }
+
+    /// Why it is where it is: what the end or the hold gives as its reason, else the last reason heard. None where that reason is
+    /// history: what is captured, canceled or under way at Amazon must not look declined.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match self.stage() {
             Stage::Abandoned { reason, .. } | Stage::Held { reason } => Some(reason),
-            _ => self.progress.last_reason.as_deref(),
+            Stage::Scheduled { .. } | Stage::Parked { .. } => self.progress.last_reason.as_deref(),
+            Stage::Authorized { .. } => self.progress.last_reason.as_deref().filter(|_| self.was_capture_sent()),
+            Stage::Pending { .. } | Stage::Captured { .. } | Stage::Canceled { .. } => None,
         }
+    }
+
+    /// The last reason heard, where it is not why the charge is where it is.
+    #[must_use]
+    pub fn earlier_reason(&self) -> Option<&str> {
+        self.progress.last_reason.as_deref().filter(|_| self.reason().is_none())
+    }
+
+    /// Whether a capture of its authorisation was ever sent: then the last reason is what came of that.
+    fn was_capture_sent(&self) -> bool {
+        self.capture.as_ref().is_some_and(|capture| capture.number.value > 0 || capture.number.sends > 0)
     }
 
     /// Whether the next send would repeat a number that was marked before.

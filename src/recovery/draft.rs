@@ -96,7 +96,8 @@ impl Draft {
         self.intent.progress.remind_after = None;
         self.enter(Stage::Parked { since: now, park });
         let reason = self.intent.progress.last_reason.clone();
-        self.tell(EventType::ChargeParked, json!({ "for": "instrument", "reasonCode": reason }));
+        let until = policy.attempts_end(&self.intent);
+        self.tell(EventType::ChargeParked, json!({ "for": "instrument", "reasonCode": reason, "parkedUntil": until }));
         self.ask_the_buyer(policy, None);
     }
 
@@ -113,10 +114,11 @@ impl Draft {
     }
 
     /// Waits for a person: something we do not understand.
-    pub fn park_for_attention(&mut self, now: Timestamp, reason: &str) {
+    pub fn park_for_attention(&mut self, now: Timestamp, policy: &Policy, reason: &str) {
         self.intent.progress.last_reason = Some(reason.to_owned());
         self.enter(Stage::Parked { since: now, park: Park::Attention });
-        self.tell(EventType::ChargeParked, json!({ "for": "attention", "reasonCode": reason }));
+        let until = policy.attempts_end(&self.intent);
+        self.tell(EventType::ChargeParked, json!({ "for": "attention", "reasonCode": reason, "parkedUntil": until }));
         self.alert(
             "charge_parked",
             "a charge was parked because its answer is not understood",
@@ -191,8 +193,6 @@ impl Draft {
         let extra = json!({
             "chargeId": charge,
             "captureAmount": captured,
-            // The attempts that were declined, and this one.
-            "attempts": progress.attempts.saturating_add(1),
             "recoveredBy": progress.trigger,
         });
         self.events.push(Event::of_number(EventType::ChargeCaptured, &self.intent, number, extra));

@@ -181,7 +181,7 @@ fn charge_declined(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy:
     } else {
         draft.tell(EventType::ChargeDeclined, json!({ "reasonCode": reason, "chargeId": view.id }));
         draft.next_number();
-        draft.park_for_attention(now, reason);
+        draft.park_for_attention(now, policy, reason);
     }
 }
 
