@@ -134,7 +134,8 @@ fn go_on(
     };
     let fate_of = |hint| if keep(hint) { HintFate::Keep } else { fate(hint, case, findings, foreign, now) };
     let hints = case.hints.iter().map(fate_of).collect();
-    Decision { drafts, not_before: not_before(&record, &findings.look, now), record, closed, events, hints, act }
+    let not_before = not_before(&record, &findings.look, now);
+    Decision { drafts, not_before, held_back: false, record, closed, events, hints, act }
 }
 
 /// The charges that have not ended.

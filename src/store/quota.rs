@@ -133,7 +133,7 @@ impl Store {
     /// When Redis does not answer.
     pub async fn due(&self, at_most: usize) -> Result<Vec<ChargePermissionId>, StoreError> {
         let keys = &self.0.keys;
-        let keys = [keys.marker(), keys.schedule(), keys.quota(), keys.waiting(), keys.tickets()];
+        let keys = [keys.marker(), keys.schedule(), keys.quota(), keys.waiting(), keys.tickets(), keys.held_back()];
         let args = [
             &at_most.to_string(),
             &millis(GRANT).to_string(),

@@ -803,3 +803,71 @@ async fn after_the_stop_switch_was_thrown_on_one_instance_no_send_is_marked_on_a
     assert_eq!((app.state("fresh").await.as_str(), app.state("unknown").await.as_str()), ("captured", "captured"));
     app.finish().await;
 }
+
+#[tokio::test]
+async fn what_the_stop_switch_held_back_is_due_once_it_is_lifted() {
+    let app = TestApp::start().await;
+    let [fresh, unknown, retry, authorized] = [(); 4].map(|()| app.permission());
+    app.sandbox.inject(Operation::CreateCharge, Fault::DropAfter);
+    app.submit("unknown", &unknown).await;
+    app.run_due().await;
+    app.sandbox.script_charge(&retry, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    app.submit("retry", &retry).await;
+    let mut body = TestApp::body("authorized", &authorized);
+    body["captureNow"] = json!(false);
+    assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+    app.run_due().await;
+    assert_eq!(
+        (app.state("retry").await.as_str(), app.state("authorized").await.as_str()),
+        ("scheduled", "authorized")
+    );
+    assert_eq!(app.post("/v1/stop", &json!({})).await.status, 200);
+    app.submit("fresh", &fresh).await;
+    assert_eq!(app.post("/v1/charges/authorized/capture", &json!({})).await.status, 202);
+    // Until all of them have met the switch, and none is due again.
+    app.pass(2 * DAY, 6 * HOUR).await;
+    app.advance(MINUTE);
+    app.run_due().await;
+    let (sends, planned) = (app.creates(), app.charge("fresh").await["nextAttemptAt"].clone());
+    assert_eq!(sends, 3, "those from before the stop");
+
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    assert_eq!(app.charge("fresh").await["nextAttemptAt"], planned);
+    app.run_due().await;
+    for id in ["fresh", "unknown", "retry", "authorized"] {
+        assert_eq!(app.state(id).await, "captured", "{id}");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn what_was_held_back_is_made_due_a_part_at_a_time_and_nothing_of_it_while_the_switch_is_on() {
+    let app = TestApp::start().await;
+    assert_eq!(app.post("/v1/stop", &json!({})).await.status, 200);
+    let (keys, mut connection) = (app.store.keys(), app.connection().await);
+    let (schedule, held_back) = (keys.schedule(), keys.held_back());
+    let later = app.clock.now().as_millisecond() + 3_600_000;
+    for number in 0..250 {
+        let id = format!("C01-0000000-{number:07}");
+        let _: () =
+            redis::cmd("ZADD").arg(&schedule).arg(later).arg(&id).query_async(&mut connection).await.expect("ZADD");
+        let _: () =
+            redis::cmd("ZADD").arg(&held_back).arg(number).arg(&id).query_async(&mut connection).await.expect("ZADD");
+    }
+    // One that has no work any more.
+    let _: () =
+        redis::cmd("ZREM").arg(&schedule).arg("C01-0000000-0000000").query_async(&mut connection).await.expect("ZREM");
+    let mut count = async || -> (usize, usize) {
+        let due = redis::cmd("ZCOUNT").arg(&schedule).arg("-inf").arg(later - 1).query_async(&mut connection).await;
+        let waits = redis::cmd("ZCARD").arg(&held_back).query_async(&mut connection).await;
+        (due.expect("ZCOUNT"), waits.expect("ZCARD"))
+    };
+    assert!(app.store.due(16).await.expect("Redis answers").is_empty());
+    assert_eq!(count().await, (0, 250));
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    for (due, waits) in [(99, 150), (199, 50), (249, 0)] {
+        assert_eq!(app.store.due(16).await.expect("Redis answers").len(), 16);
+        assert_eq!(count().await, (due, waits));
+    }
+    app.finish().await;
+}
