@@ -13,12 +13,14 @@ use crate::model::permission::Look;
 use crate::model::quota::Operation;
 use crate::model::verdict::Verdict;
 use crate::recovery::case::{Case, Findings, Plan};
-use crate::recovery::decide::{ACCOUNT_PROBE, decide};
+use crate::recovery::decide::{ACCOUNT_PROBE, FIRST_PROBE, decide};
 use crate::recovery::quota::{PROBE, class, needs, planned_anew_at};
 use crate::store::StoreError;
-use crate::store::quota::{Request, Reserved};
+use crate::store::quota::{Probes, Request, Reserved};
 use crate::store::reconciliations::Claim;
 use crate::telemetry::metric;
+
+const PROBES: Probes = Probes { first: FIRST_PROBE, longest: ACCOUNT_PROBE };
 
 /// What may be called in this reconciliation.
 pub(super) enum Turn {
@@ -99,10 +101,9 @@ impl Reconciler {
 
     /// Outbound work pauses, on all instances.
     pub(super) async fn raise_fault(&self, reason: &str) -> Result<(), StoreError> {
-        let message =
-            "Amazon refuses this account or its key; nothing is called but one probe every 15 minutes until it answers";
+        let message = "Amazon refuses this account or its key; nothing is called until it answers but a probe after 1, 2, 4, 8, then every 15 minutes, or when somebody asks for one";
         let event = Event::attention("account_fault", message, json!({ "reasonCode": reason }));
-        if self.store.raise_fault(reason, &event, ACCOUNT_PROBE).await? {
+        if self.store.raise_fault(reason, &event, PROBES).await? {
             warn!(reason, "the account is at fault: outbound work pauses");
         }
         Ok(())
@@ -122,7 +123,7 @@ impl Reconciler {
     pub(super) async fn raise_skew(&self, skew_s: i64) -> Result<(), StoreError> {
         let message = "our clock and Amazon's are more than 5 minutes apart: nothing is sent until they agree";
         let event = Event::attention("clock_skew", message, json!({ "skewSeconds": skew_s }));
-        if self.store.raise_fault("clock_skew", &event, ACCOUNT_PROBE).await? {
+        if self.store.raise_fault("clock_skew", &event, PROBES).await? {
             warn!(skew_s, "our clock and Amazon's are too far apart: outbound work pauses");
         }
         Ok(())

@@ -29,7 +29,10 @@ use crate::model::permission::{Look, PermissionRecord, PermissionState};
 const PENDING_ALERT: Duration = Duration::from_hours(24);
 /// See [`PENDING_ALERT`].
 const PENDING_HELD: Duration = Duration::from_hours(7 * 24);
-/// Between the probes of an account that is at fault, and the tries of what is refused by itself.
+/// To the first probe of an account that is freshly at fault; twice as long each time, up to [`ACCOUNT_PROBE`]. It may be one permission
+/// alone that is refused: that must not cost everybody much.
+pub const FIRST_PROBE: Duration = Duration::from_mins(1);
+/// The longest time between the probes of an account that is at fault, and between the tries of what is refused by itself.
 pub const ACCOUNT_PROBE: Duration = Duration::from_mins(15);
 /// How long an operator's new number waits for a charge that could not be read.
 const UNREAD_DELAY: Duration = Duration::from_mins(1);
