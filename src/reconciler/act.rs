@@ -107,11 +107,12 @@ impl Reconciler {
         mut decision: Decision,
         index: usize,
     ) -> Decision {
-        let look = match self.before_call(claim, Operation::GetChargePermission).await {
+        let mut look = match self.before_call(claim, Operation::GetChargePermission).await {
             Ok(()) => self.amazon.charge_permission(&claim.permission).await,
             Err(_) => Look::Failed,
         };
         self.pass_on_throttling().await;
+        self.judge_the_look_after(&decision.record, &mut look).await;
         let now = self.now(claim);
         if look.view().is_none() {
             decision.drafts[index].intent.progress.look_at = Some(later(now, NOT_MARKED_DELAY));

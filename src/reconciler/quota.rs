@@ -9,7 +9,7 @@ use super::commit::Noted;
 use super::{Reconciler, Stop};
 use crate::model::charge::ChargeLook;
 use crate::model::event::Event;
-use crate::model::permission::Look;
+use crate::model::permission::{Look, PermissionRecord};
 use crate::model::quota::Operation;
 use crate::model::verdict::Verdict;
 use crate::recovery::case::{Case, Findings, Plan};
@@ -83,14 +83,29 @@ impl Reconciler {
                 *look = ChargeLook::Refused(401);
             }
         }
-        if findings.look == Look::AccountFault && case.record.account_fault {
-            findings.look = Look::Refused;
-        } else if findings.look == Look::AccountFault {
-            self.raise_look_fault(Operation::GetChargePermission).await?;
+        if findings.look == Look::AccountFault {
+            self.judge_the_look(&case.record, &mut findings.look).await?;
         } else if findings.blame_the_account() {
             self.raise_look_fault(Operation::GetCharge).await?;
         }
         Ok(())
+    }
+
+    /// What one look at the permission says of the account.
+    async fn judge_the_look(&self, record: &PermissionRecord, look: &mut Look) -> Result<(), StoreError> {
+        if *look == Look::AccountFault && record.account_fault {
+            *look = Look::Refused;
+        } else if *look == Look::AccountFault {
+            self.raise_look_fault(Operation::GetChargePermission).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::judge_the_look`], after something was done at Amazon: it must not keep that from its commit.
+    pub(super) async fn judge_the_look_after(&self, record: &PermissionRecord, look: &mut Look) {
+        if let Err(error) = self.judge_the_look(record, look).await {
+            error!(error = &error as &dyn std::error::Error, "the account's fault could not be noted");
+        }
     }
 
     /// As [`Self::raise_fault`], for what Amazon said to a look; the operation, where it gave no reason code.

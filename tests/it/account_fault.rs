@@ -1,7 +1,7 @@
 //! Faults of the account (401, 403, a refused signature, a wrong clock): told of once, probed slowly, over by themselves.
 
 use amazon_pay_ipn::reconciler::StepOutcome;
-use amazon_pay_ipn::sandbox::{DeclineCode, Fault, ObjectType, Operation, Outcome};
+use amazon_pay_ipn::sandbox::{DeclineCode, Fault, Gate, ObjectType, Operation, Outcome};
 use serde_json::{Value, json};
 
 use crate::support::{DAY, HOUR, MINUTE, TestApp};
@@ -329,4 +329,43 @@ async fn an_account_that_answers_looks_and_refuses_charges_is_asked_ever_more_sl
         assert_eq!(app.state(&format!("renewal-{number}")).await, "captured");
     }
     app.finish().await;
+}
+
+#[tokio::test]
+async fn a_look_that_is_refused_after_a_decline_or_a_closing_is_the_accounts_fault_as_one_before_a_number() {
+    for closing in [false, true] {
+        let app = TestApp::start().await;
+        let (permission, other) = (app.permission(), app.permission());
+        let gate = Gate::new();
+        let operation = if closing { Operation::CloseChargePermission } else { Operation::CreateCharge };
+        if closing {
+            app.sandbox.inject(operation, Fault::HoldAfter(gate.clone()));
+            let body = json!({ "closureReason": "moved", "cancelPendingCharges": false });
+            assert_eq!(app.post(&format!("/v1/charge-permissions/{permission}/close"), &body).await.status, 202);
+        } else {
+            app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+            app.sandbox.inject(operation, Fault::HoldAfter(gate.clone()));
+            app.submit("renewal", &permission).await;
+        }
+        let reconciler = app.reconciler.clone();
+        let under_way = tokio::spawn(async move { reconciler.step().await });
+        gate.reached().await;
+        app.sandbox.inject(Operation::GetChargePermission, Fault::status(403, "UnauthorizedAccess"));
+        gate.release();
+        under_way.await.expect("no panic").expect("Redis answers");
+        assert_eq!(alerts(&app).await, ["account_fault"], "closing: {closing}");
+        assert_eq!(fault(&app).await["reason"], "UnauthorizedAccess");
+        let calls = app.ledger().requests.len();
+        app.submit("other", &other).await;
+        app.run_due().await;
+        assert_eq!(app.ledger().requests.len(), calls, "nobody calls while it lasts");
+        app.pass(3 * MINUTE, MINUTE / 6).await;
+        assert_eq!(alerts(&app).await[..2], ["account_fault", "account_recovered"]);
+        assert_eq!(app.state("other").await, "captured");
+        if !closing {
+            let charge = app.charge("renewal").await;
+            assert_eq!((&charge["state"], &charge["attempts"]), (&json!("scheduled"), &json!(1)));
+        }
+        app.finish().await;
+    }
 }
