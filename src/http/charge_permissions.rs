@@ -34,6 +34,14 @@ struct CloseBody {
     cancel_pending_charges: bool,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ReconcileBody {
+    /// It may be one that nobody here has heard of.
+    #[serde(default)]
+    new: bool,
+}
+
 /// A charge permission as the API shows it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -138,10 +146,25 @@ pub(super) async fn close(
     Ok((status, Json(resource(&state, &id).await?)).into_response())
 }
 
-/// `POST /v1/charge-permissions/{id}/reconcile`: look now. 202.
-pub(super) async fn reconcile(State(state): State<ApiState>, Path(id): Path<String>) -> Result<Response, Problem> {
+/// `POST /v1/charge-permissions/{id}/reconcile`: look now. 202. One that nothing has named yet needs `new: true`: a mistyped id must not
+/// look like a permission.
+pub(super) async fn reconcile(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
     let id = parse(&id)?;
-    state.0.store.request_look(&id).await?;
+    let body = body.map_err(Problem::Unreadable)?;
+    let body: ReconcileBody = if body.trim_ascii().is_empty() {
+        ReconcileBody::default()
+    } else {
+        parse_json(&body).map_err(Problem::Invalid)?
+    };
+    if !state.0.store.request_look(&id, body.new).await? {
+        return Err(Problem::NotFound(
+            "charge permission: no charge or notification has named it; if it is a new one, send {\"new\": true}",
+        ));
+    }
     info!(permission = %id, "a look was asked for");
     Ok((StatusCode::ACCEPTED, Json(resource(&state, &id).await?)).into_response())
 }
