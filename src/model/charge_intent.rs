@@ -276,6 +276,9 @@ pub struct Progress {
     /// Month parks so far.
     #[serde(default)]
     pub month_parks: u32,
+    /// The month park that is going on, or was last: for what stood still besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub month_park: Option<MonthWait>,
     /// The turn of the month that the last month park waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub month_turn: Option<Timestamp>,
@@ -321,6 +324,18 @@ pub struct Progress {
     pub awaits_baseline: bool,
 }
 
+/// A wait for the next month. The window stands still for all of it; a stop or a pause within it must not count a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MonthWait {
+    /// Since when.
+    pub from: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+    /// `stopped_ms` of the intent when it began.
+    pub stopped_ms: i64,
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
@@ -340,6 +355,7 @@ impl Progress {
             charge: None,
             declined_charge: None,
             month_parks: 0,
+            month_park: None,
             month_turn: None,
             conflicts: 0,
             released_by_notification_at: None,

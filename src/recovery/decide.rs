@@ -179,8 +179,8 @@ fn put_off_for_what_is_unread(
     }
 }
 
-/// Authorisations that appeared after their intent had ended, and that something else keeps from being canceled now: nothing but the
-/// hint knows of them. It is kept, and what is told is told when it is their turn.
+/// Authorisations that appeared after their intent had ended, and that something else, another one of the same intent perhaps, keeps
+/// from being canceled now: nothing but the hint knows of them. It is kept, and what is told is told when it is their turn.
 fn left_for_later(drafts: &mut [Draft], wants: &[(usize, Want)], act: &Act) -> Vec<ChargeId> {
     let mut put_off = Vec::new();
     for (index, want) in wants {
@@ -191,6 +191,7 @@ fn left_for_later(drafts: &mut [Draft], wants: &[(usize, Want)], act: &Act) -> V
             put_off.push(charge.clone());
         }
     }
+    put_off.extend(drafts.iter_mut().flat_map(|draft| std::mem::take(&mut draft.left_over)));
     put_off
 }
 
@@ -284,9 +285,11 @@ fn advance(draft: &mut Draft, context: &Context<'_>) -> Want {
     if *context.look == Look::Refused && !draft.intent.stage().is_terminal() {
         draft.intent.progress.stand_still(ACCOUNT_PROBE);
     }
+    draft.count_the_month_once(context.now);
     match draft.intent.stage().clone() {
         Stage::Authorized { charge, .. } => authorization::advance(draft, &charge, context),
-        Stage::Canceled { .. } => draft.left_over.take().map_or(Want::Nothing, Want::CancelCharge),
+        Stage::Canceled { .. } if draft.left_over.is_empty() => Want::Nothing,
+        Stage::Canceled { .. } => Want::CancelCharge(draft.left_over.remove(0)),
         Stage::Captured { .. } | Stage::Abandoned { .. } | Stage::Held { .. } => Want::Nothing,
         Stage::Pending { since, alerted, .. } => {
             watch_pending(draft, since, alerted, context.now);
