@@ -220,7 +220,7 @@ impl Report<'_> {
             End::WaitsForPerson(at) => format!("Parked for a person; given up at {}.", until(at)),
             End::Held => "Held until an operator resolves it.".to_owned(),
             End::Repeats(at) => format!(
-                "Not counted, nothing given up: the same number again from {} on, every 15 minutes, until Amazon takes the account again.",
+                "Not counted, nothing given up: the same number again once Amazon takes the account again; it is asked from {} on, then after 2, 4, 8 and every 15 minutes.",
                 until(at)
             ),
         }

@@ -40,7 +40,9 @@ pub(super) async fn list(
     let Query(wanted) = wanted.map_err(|rejection| unreadable(&rejection.body_text()))?;
     let (filter, limit, cursor) = read(wanted)?;
     let page = state.0.store.list_charges(&filter, limit, cursor).await?;
-    let charges: Vec<ChargeResource> = page.charges.iter().map(|stored| ChargeResource::from(&stored.intent)).collect();
+    let policies = &state.0.policies;
+    let shown = |intent| ChargeResource::new(intent, policies.of(intent));
+    let charges: Vec<ChargeResource> = page.charges.iter().map(|stored| shown(&stored.intent)).collect();
     let next = page.next.map(|cursor| cursor.encode());
     Ok(Json(json!({ "charges": charges, "nextCursor": next })).into_response())
 }

@@ -34,6 +34,14 @@ struct CloseBody {
     cancel_pending_charges: bool,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ReconcileBody {
+    /// It may be one that nobody here has heard of.
+    #[serde(default)]
+    new: bool,
+}
+
 /// A charge permission as the API shows it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -138,10 +146,25 @@ pub(super) async fn close(
     Ok((status, Json(resource(&state, &id).await?)).into_response())
 }
 
-/// `POST /v1/charge-permissions/{id}/reconcile`: look now. 202.
-pub(super) async fn reconcile(State(state): State<ApiState>, Path(id): Path<String>) -> Result<Response, Problem> {
+/// `POST /v1/charge-permissions/{id}/reconcile`: look now. 202. One that nothing has named yet needs `new: true`: a mistyped id must not
+/// look like a permission.
+pub(super) async fn reconcile(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
     let id = parse(&id)?;
-    state.0.store.request_look(&id).await?;
+    let body = body.map_err(Problem::Unreadable)?;
+    let body: ReconcileBody = if body.trim_ascii().is_empty() {
+        ReconcileBody::default()
+    } else {
+        parse_json(&body).map_err(Problem::Invalid)?
+    };
+    if !state.0.store.request_look(&id, body.new).await? {
+        return Err(Problem::NotFound(
+            "charge permission: no charge or notification has named it; if it is a new one, send {\"new\": true}",
+        ));
+    }
     info!(permission = %id, "a look was asked for");
     Ok((StatusCode::ACCEPTED, Json(resource(&state, &id).await?)).into_response())
 }
@@ -153,7 +176,8 @@ pub(super) async fn resource(state: &ApiState, id: &ChargePermissionId) -> Resul
     let (stopped, at_fault) = (account.stopped_since.is_some(), account.fault.is_some());
     let waiting_for_quota = waiting_for_quota(&state.0.store, id).await?;
     let open_charges = stored.intents.iter().map(|intent| {
-        let waits_for = waits_for(intent, &stored, state.0.policies.of(intent));
+        let policy = state.0.policies.of(intent);
+        let waits_for = waits_for(intent, &stored, policy);
         let holds = [
             intent.is_paused().then_some("it is paused, nothing is sent"),
             stopped.then_some("the stop switch is on, nothing is sent"),
@@ -161,7 +185,7 @@ pub(super) async fn resource(state: &ApiState, id: &ChargePermissionId) -> Resul
         ];
         let waits_for =
             [waits_for.as_str()].into_iter().chain(holds.into_iter().flatten()).collect::<Vec<_>>().join("; ");
-        OpenCharge { charge: ChargeResource::from(intent), waits_for, next_look_at: intent.progress.look_at }
+        OpenCharge { charge: ChargeResource::new(intent, policy), waits_for, next_look_at: intent.progress.look_at }
     });
     let open_charges = open_charges.collect();
     let progress = stored.record.closing.as_ref();

@@ -9,7 +9,6 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::json;
 use tracing::info;
 
 use super::charge_body;
@@ -25,6 +24,7 @@ use crate::recovery::draft::Draft;
 use crate::recovery::due::due;
 use crate::recovery::handover::{Asked, first_plan};
 use crate::recovery::policies::Policies;
+use crate::recovery::policy::Policy;
 use crate::store::charges::{Canceled, Declared, Plan, Submission, Submitted};
 
 /// A charge intent as the API shows it.
@@ -43,14 +43,19 @@ pub struct ChargeResource {
     number: u32,
     /// `fresh`, `unknown` or `answered`.
     number_status: &'static str,
+    /// Attempts that count: declines so far, and the one that was captured; as in events.
     attempts: u32,
     submitted_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_attempt_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parked_for: Option<&'static str>,
+    #[serde(flatten)]
+    park: Option<ParkResource>,
+    /// Why it is where it is: what Amazon said, or a few words.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason_code: Option<String>,
+    /// What was heard before it came where it is, such as the decline before a capture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     charge_id: Option<String>,
     /// When the authorisation lapses.
@@ -72,6 +77,33 @@ pub struct ChargeResource {
     /// Present while the permission waits for Amazon's quota.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting_for_quota: Option<WaitingForQuota>,
+}
+
+/// For whom a charge is parked, since when and until when.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ParkResource {
+    /// `instrument`: the buyer must update it; `attention`: a person must look.
+    parked_for: &'static str,
+    parked_since: Timestamp,
+    /// When it is given up, as things are. Later with all time that its window stands still.
+    parked_until: Timestamp,
+    /// Where the buyer updates the instrument.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    update_url: Option<String>,
+}
+
+impl ParkResource {
+    fn of(intent: &ChargeIntent, policy: &Policy) -> Option<Self> {
+        let Stage::Parked { since, park } = intent.stage() else { return None };
+        let by_the_buyer = matches!(park, Park::Instrument { .. });
+        Some(Self {
+            parked_for: if by_the_buyer { "instrument" } else { "attention" },
+            parked_since: *since,
+            parked_until: policy.attempts_end(intent),
+            update_url: by_the_buyer.then(|| policy.update_link(intent)),
+        })
+    }
 }
 
 /// Whether, since when and by what a charge is paused.
@@ -129,8 +161,9 @@ impl CaptureResource {
     }
 }
 
-impl From<&ChargeIntent> for ChargeResource {
-    fn from(intent: &ChargeIntent) -> Self {
+impl ChargeResource {
+    /// `policy` is the one of the charge.
+    pub(super) fn new(intent: &ChargeIntent, policy: &Policy) -> Self {
         let stage = intent.stage();
         Self {
             id: intent.id.clone(),
@@ -141,18 +174,15 @@ impl From<&ChargeIntent> for ChargeResource {
             state: stage.name(),
             number: intent.number.value,
             number_status: intent.number.status.as_str(),
-            attempts: intent.progress.attempts,
+            attempts: intent.attempts(),
             submitted_at: intent.submitted_at,
             next_attempt_at: match stage {
                 Stage::Scheduled { at, .. } => Some(*at),
                 _ => None,
             },
-            parked_for: match stage {
-                Stage::Parked { park: Park::Instrument { .. }, .. } => Some("instrument"),
-                Stage::Parked { park: Park::Attention, .. } => Some("attention"),
-                _ => None,
-            },
+            park: ParkResource::of(intent, policy),
             reason_code: intent.reason().map(str::to_owned),
+            last_reason: intent.earlier_reason().map(str::to_owned),
             charge_id: intent.progress.charge.as_ref().map(ToString::to_string),
             expires_at: expires_at(intent),
             capture: CaptureResource::of(intent),
@@ -238,10 +268,7 @@ pub(super) async fn cancel(State(state): State<ApiState>, Path(id): Path<String>
     info!(intent = %id, ?canceled, "cancellation asked for");
     match canceled {
         Canceled::Done => Ok(Json(resource(&state, &id).await?).into_response()),
-        Canceled::Pending => {
-            let body = json!({ "id": id, "state": "canceling", "mayStillCharge": true });
-            Ok((StatusCode::ACCEPTED, Json(body)).into_response())
-        }
+        Canceled::Pending => Ok((StatusCode::ACCEPTED, Json(resource(&state, &id).await?)).into_response()),
         Canceled::Ended(ended) => Err(Problem::Conflict(format!("the charge has ended: {ended}"))),
         Canceled::Unknown => Err(Problem::NotFound("charge")),
     }
@@ -256,7 +283,7 @@ pub(super) async fn resource(state: &ApiState, id: &IntentId) -> Result<ChargeRe
             } else {
                 waiting_for_quota(&state.0.store, &intent.request.charge_permission_id).await?
             };
-            Ok(ChargeResource { waiting_for_quota, ..ChargeResource::from(intent) })
+            Ok(ChargeResource { waiting_for_quota, ..ChargeResource::new(intent, state.0.policies.of(intent)) })
         }
         None => Err(Problem::NotFound("charge")),
     }

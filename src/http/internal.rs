@@ -73,6 +73,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/charge-permissions/{id}/pause", post(charge_actions::pause_permission))
         .route("/charge-permissions/{id}/resume", post(charge_actions::resume_permission))
         .route("/quota", get(quota::show))
+        .route("/account/probe", post(quota::probe))
         .route("/stop", get(stop::show).post(stop::throw).delete(stop::lift))
         .route_layer(from_fn_with_state(state.clone(), authorize));
     Router::new()

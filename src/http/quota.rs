@@ -1,14 +1,16 @@
-//! `GET /v1/quota`: what may be called, who waits for it, and when they will have been let in.
+//! `GET /v1/quota`: what may be called, who waits for it, and when they will have been let in; `POST /v1/account/probe`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tracing::info;
 
 use super::internal::ApiState;
 use super::problem::Problem;
@@ -66,6 +68,17 @@ pub(super) async fn show(State(state): State<ApiState>) -> Result<Response, Prob
         "accountFault": fault_resource(account.fault.as_ref()),
     });
     Ok(Json(body).into_response())
+}
+
+/// `POST /v1/account/probe`: 202 if the account is at fault; 200 if it is not, then there is nothing to find out.
+pub(super) async fn probe(State(state): State<ApiState>) -> Result<Response, Problem> {
+    let store = &state.0.store;
+    let asked = store.probe_now().await?;
+    info!(at_fault = asked, "a probe of the account was asked for");
+    let account = store.account().await?;
+    let status = if asked { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let body = json!({ "accountFault": fault_resource(account.fault.as_ref()) });
+    Ok((status, Json(body)).into_response())
 }
 
 fn operation_resource(status: &QuotaStatus, operation: Operation) -> OperationResource {

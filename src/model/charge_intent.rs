@@ -276,6 +276,9 @@ pub struct Progress {
     /// Month parks so far.
     #[serde(default)]
     pub month_parks: u32,
+    /// The month park that is going on, or was last: for what stood still besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub month_park: Option<MonthWait>,
     /// The turn of the month that the last month park waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub month_turn: Option<Timestamp>,
@@ -321,6 +324,18 @@ pub struct Progress {
     pub awaits_baseline: bool,
 }
 
+/// A wait for the next month. The window stands still for all of it; a stop or a pause within it must not count a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MonthWait {
+    /// Since when.
+    pub from: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+    /// `stopped_ms` of the intent when it began.
+    pub stopped_ms: i64,
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
@@ -340,6 +355,7 @@ impl Progress {
             charge: None,
             declined_charge: None,
             month_parks: 0,
+            month_park: None,
             month_turn: None,
             conflicts: 0,
             released_by_notification_at: None,
@@ -431,13 +447,34 @@ impl ChargeIntent {
         self.wishes.paused_since.is_some() || self.wishes.permission_paused_since.is_some()
     }
 
-    /// Why it is where it is: what the end or the hold gives as its reason, else the last reason heard.
+    /// Attempts that count: numbers that were declined in a way that counts, and the one that was captured. What events and the API show.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        let captured = matches!(self.stage(), Stage::Captured { .. });
+        self.progress.attempts.saturating_add(u32::from(captured))
+    }
+
+    /// Why it is where it is: what the end or the hold gives as its reason, else the last reason heard. None where that reason is
+    /// history: what is captured, canceled or under way at Amazon must not look declined.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match self.stage() {
             Stage::Abandoned { reason, .. } | Stage::Held { reason } => Some(reason),
-            _ => self.progress.last_reason.as_deref(),
+            Stage::Scheduled { .. } | Stage::Parked { .. } => self.progress.last_reason.as_deref(),
+            Stage::Authorized { .. } => self.progress.last_reason.as_deref().filter(|_| self.was_capture_sent()),
+            Stage::Pending { .. } | Stage::Captured { .. } | Stage::Canceled { .. } => None,
         }
+    }
+
+    /// The last reason heard, where it is not why the charge is where it is.
+    #[must_use]
+    pub fn earlier_reason(&self) -> Option<&str> {
+        self.progress.last_reason.as_deref().filter(|_| self.reason().is_none())
+    }
+
+    /// Whether a capture of its authorisation was ever sent: then the last reason is what came of that.
+    fn was_capture_sent(&self) -> bool {
+        self.capture.as_ref().is_some_and(|capture| capture.number.value > 0 || capture.number.sends > 0)
     }
 
     /// Whether the next send would repeat a number that was marked before.

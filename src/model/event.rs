@@ -114,7 +114,7 @@ impl Event {
             "chargePermissionId": intent.request.charge_permission_id,
             "chargeAmount": intent.request.charge_amount,
             "number": number,
-            "attempts": intent.progress.attempts,
+            "attempts": intent.attempts(),
         });
         if let (Some(data), Value::Object(extra)) = (data.as_object_mut(), extra) {
             data.extend(extra.into_iter().filter(|(_, value)| !value.is_null()));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tracing::{error, info};
 
 use super::{NOTHING_CHANGED_DELAY, Reconciler, Stop};
@@ -25,8 +26,8 @@ use crate::telemetry::metric;
 pub(super) const MAX_CLOCK_SKEW: Duration = Duration::from_mins(5);
 /// Wait before the next try when a send could not be marked.
 pub(super) const NOT_MARKED_DELAY: Duration = Duration::from_mins(1);
-/// Wait while the stop switch is on.
-pub(super) const STOPPED_DELAY: Duration = Duration::from_mins(5);
+/// Wait while the stop switch is on, should nobody lift it.
+const STOPPED_DELAY: Duration = Duration::from_mins(5);
 /// Wait before a cancellation at Amazon that failed is tried again.
 const CANCEL_RETRY: Duration = Duration::from_mins(5);
 
@@ -63,7 +64,7 @@ impl Reconciler {
         match marked {
             Marked::Yes(number) => draft.intent.number = number,
             Marked::Stopped => {
-                draft.defer(later(now, STOPPED_DELAY));
+                hold_back(decision, now);
                 return Ok(None);
             }
             Marked::Refused(why) => {
@@ -106,11 +107,12 @@ impl Reconciler {
         mut decision: Decision,
         index: usize,
     ) -> Decision {
-        let look = match self.before_call(claim, Operation::GetChargePermission).await {
+        let mut look = match self.before_call(claim, Operation::GetChargePermission).await {
             Ok(()) => self.amazon.charge_permission(&claim.permission).await,
             Err(_) => Look::Failed,
         };
         self.pass_on_throttling().await;
+        self.judge_the_look_after(&decision.record, &mut look).await;
         let now = self.now(claim);
         if look.view().is_none() {
             decision.drafts[index].intent.progress.look_at = Some(later(now, NOT_MARKED_DELAY));
@@ -160,6 +162,12 @@ impl Reconciler {
         draft.intent.progress.cancel_retry_at = Some(later(now, retry));
         Ok(())
     }
+}
+
+/// The stop switch is on. The plan stays as it is, so that what is due is due at once when the switch is lifted.
+pub(super) fn hold_back(decision: &mut Decision, now: Timestamp) {
+    decision.held_back = true;
+    decision.not_before = Some(later(now, STOPPED_DELAY));
 }
 
 pub(super) fn verdict_name(verdict: &Verdict) -> &str {

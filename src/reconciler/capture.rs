@@ -2,7 +2,7 @@
 
 use tracing::{error, info};
 
-use super::act::{NOT_MARKED_DELAY, STOPPED_DELAY, verdict_name};
+use super::act::{NOT_MARKED_DELAY, hold_back, verdict_name};
 use super::{NOTHING_CHANGED_DELAY, Reconciler, Stop};
 use crate::model::charge_intent::Stage;
 use crate::model::quota::Operation;
@@ -52,7 +52,7 @@ impl Reconciler {
                 }
             }
             Marked::Stopped => {
-                defer(draft, later(now, STOPPED_DELAY));
+                hold_back(decision, now);
                 return Ok(None);
             }
             Marked::Refused(why) => {

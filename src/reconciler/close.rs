@@ -22,11 +22,12 @@ impl Reconciler {
             CloseOutcome::Refused(code) => (Tried::Refused(code), true),
             CloseOutcome::AccountFault => (Tried::AccountFault, false),
         };
-        let look = match self.before_call(claim, Operation::GetChargePermission).await {
+        let mut look = match self.before_call(claim, Operation::GetChargePermission).await {
             Ok(()) if answered => self.amazon.charge_permission(&claim.permission).await,
             _ => Look::NotAsked,
         };
         self.pass_on_throttling().await;
+        self.judge_the_look_after(&decision.record, &mut look).await;
         let now = self.now(claim);
         let not_before = decision.not_before;
         tried(&mut decision.record, case, &came_to, now, &mut decision.events);

@@ -101,6 +101,7 @@ impl Reconciler {
             hints_due,
             intents,
             not_before,
+            held_back: decision.held_back,
             look_asked,
             unheard: (noted.found > 0).then(|| Unheard {
                 found: noted.found,

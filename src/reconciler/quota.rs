@@ -9,16 +9,18 @@ use super::commit::Noted;
 use super::{Reconciler, Stop};
 use crate::model::charge::ChargeLook;
 use crate::model::event::Event;
-use crate::model::permission::Look;
+use crate::model::permission::{Look, PermissionRecord};
 use crate::model::quota::Operation;
 use crate::model::verdict::Verdict;
 use crate::recovery::case::{Case, Findings, Plan};
-use crate::recovery::decide::{ACCOUNT_PROBE, decide};
+use crate::recovery::decide::{ACCOUNT_PROBE, FIRST_PROBE, decide};
 use crate::recovery::quota::{PROBE, class, needs, planned_anew_at};
 use crate::store::StoreError;
-use crate::store::quota::{Request, Reserved};
+use crate::store::quota::{Probes, Request, Reserved};
 use crate::store::reconciliations::Claim;
 use crate::telemetry::metric;
+
+const PROBES: Probes = Probes { first: FIRST_PROBE, longest: ACCOUNT_PROBE };
 
 /// What may be called in this reconciliation.
 pub(super) enum Turn {
@@ -81,14 +83,29 @@ impl Reconciler {
                 *look = ChargeLook::Refused(401);
             }
         }
-        if findings.look == Look::AccountFault && case.record.account_fault {
-            findings.look = Look::Refused;
-        } else if findings.look == Look::AccountFault {
-            self.raise_look_fault(Operation::GetChargePermission).await?;
+        if findings.look == Look::AccountFault {
+            self.judge_the_look(&case.record, &mut findings.look).await?;
         } else if findings.blame_the_account() {
             self.raise_look_fault(Operation::GetCharge).await?;
         }
         Ok(())
+    }
+
+    /// What one look at the permission says of the account.
+    async fn judge_the_look(&self, record: &PermissionRecord, look: &mut Look) -> Result<(), StoreError> {
+        if *look == Look::AccountFault && record.account_fault {
+            *look = Look::Refused;
+        } else if *look == Look::AccountFault {
+            self.raise_look_fault(Operation::GetChargePermission).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::judge_the_look`], after something was done at Amazon: it must not keep that from its commit.
+    pub(super) async fn judge_the_look_after(&self, record: &PermissionRecord, look: &mut Look) {
+        if let Err(error) = self.judge_the_look(record, look).await {
+            error!(error = &error as &dyn std::error::Error, "the account's fault could not be noted");
+        }
     }
 
     /// As [`Self::raise_fault`], for what Amazon said to a look; the operation, where it gave no reason code.
@@ -99,10 +116,9 @@ impl Reconciler {
 
     /// Outbound work pauses, on all instances.
     pub(super) async fn raise_fault(&self, reason: &str) -> Result<(), StoreError> {
-        let message =
-            "Amazon refuses this account or its key; nothing is called but one probe every 15 minutes until it answers";
+        let message = "Amazon refuses this account or its key; nothing is called until it answers but a probe after 1, 2, 4, 8, then every 15 minutes, or when somebody asks for one";
         let event = Event::attention("account_fault", message, json!({ "reasonCode": reason }));
-        if self.store.raise_fault(reason, &event, ACCOUNT_PROBE).await? {
+        if self.store.raise_fault(reason, &event, PROBES).await? {
             warn!(reason, "the account is at fault: outbound work pauses");
         }
         Ok(())
@@ -122,7 +138,7 @@ impl Reconciler {
     pub(super) async fn raise_skew(&self, skew_s: i64) -> Result<(), StoreError> {
         let message = "our clock and Amazon's are more than 5 minutes apart: nothing is sent until they agree";
         let event = Event::attention("clock_skew", message, json!({ "skewSeconds": skew_s }));
-        if self.store.raise_fault("clock_skew", &event, ACCOUNT_PROBE).await? {
+        if self.store.raise_fault("clock_skew", &event, PROBES).await? {
             warn!(skew_s, "our clock and Amazon's are too far apart: outbound work pauses");
         }
         Ok(())

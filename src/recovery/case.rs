@@ -108,4 +108,6 @@ pub struct Decision {
     pub act: Act,
     /// Nothing is to be tried before this time, because Amazon did not answer a look; wakes ignore it.
     pub not_before: Option<Timestamp>,
+    /// The stop switch kept a send from being marked: it is due, and tried as soon as the switch is lifted.
+    pub held_back: bool,
 }

@@ -29,7 +29,10 @@ use crate::model::permission::{Look, PermissionRecord, PermissionState};
 const PENDING_ALERT: Duration = Duration::from_hours(24);
 /// See [`PENDING_ALERT`].
 const PENDING_HELD: Duration = Duration::from_hours(7 * 24);
-/// Between the probes of an account that is at fault, and the tries of what is refused by itself.
+/// To the first probe of an account that is freshly at fault; twice as long each time, up to [`ACCOUNT_PROBE`]. It may be one permission
+/// alone that is refused: that must not cost everybody much.
+pub const FIRST_PROBE: Duration = Duration::from_mins(1);
+/// The longest time between the probes of an account that is at fault, and between the tries of what is refused by itself.
 pub const ACCOUNT_PROBE: Duration = Duration::from_mins(15);
 /// How long an operator's new number waits for a charge that could not be read.
 const UNREAD_DELAY: Duration = Duration::from_mins(1);
@@ -134,7 +137,8 @@ fn go_on(
     };
     let fate_of = |hint| if keep(hint) { HintFate::Keep } else { fate(hint, case, findings, foreign, now) };
     let hints = case.hints.iter().map(fate_of).collect();
-    Decision { drafts, not_before: not_before(&record, &findings.look, now), record, closed, events, hints, act }
+    let not_before = not_before(&record, &findings.look, now);
+    Decision { drafts, not_before, held_back: false, record, closed, events, hints, act }
 }
 
 /// The charges that have not ended.
@@ -175,8 +179,8 @@ fn put_off_for_what_is_unread(
     }
 }
 
-/// Authorisations that appeared after their intent had ended, and that something else keeps from being canceled now: nothing but the
-/// hint knows of them. It is kept, and what is told is told when it is their turn.
+/// Authorisations that appeared after their intent had ended, and that something else, another one of the same intent perhaps, keeps
+/// from being canceled now: nothing but the hint knows of them. It is kept, and what is told is told when it is their turn.
 fn left_for_later(drafts: &mut [Draft], wants: &[(usize, Want)], act: &Act) -> Vec<ChargeId> {
     let mut put_off = Vec::new();
     for (index, want) in wants {
@@ -187,6 +191,7 @@ fn left_for_later(drafts: &mut [Draft], wants: &[(usize, Want)], act: &Act) -> V
             put_off.push(charge.clone());
         }
     }
+    put_off.extend(drafts.iter_mut().flat_map(|draft| std::mem::take(&mut draft.left_over)));
     put_off
 }
 
@@ -280,9 +285,11 @@ fn advance(draft: &mut Draft, context: &Context<'_>) -> Want {
     if *context.look == Look::Refused && !draft.intent.stage().is_terminal() {
         draft.intent.progress.stand_still(ACCOUNT_PROBE);
     }
+    draft.count_the_month_once(context.now);
     match draft.intent.stage().clone() {
         Stage::Authorized { charge, .. } => authorization::advance(draft, &charge, context),
-        Stage::Canceled { .. } => draft.left_over.take().map_or(Want::Nothing, Want::CancelCharge),
+        Stage::Canceled { .. } if draft.left_over.is_empty() => Want::Nothing,
+        Stage::Canceled { .. } => Want::CancelCharge(draft.left_over.remove(0)),
         Stage::Captured { .. } | Stage::Abandoned { .. } | Stage::Held { .. } => Want::Nothing,
         Stage::Pending { since, alerted, .. } => {
             watch_pending(draft, since, alerted, context.now);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::authorization::next_look;
 use super::capture;
 use super::policy::{LAST_CHANCE, MonthPark, Policy, Sweep, later};
-use crate::model::charge_intent::{ChargeIntent, NumberStatus, Outcome, Park, Stage, Trigger, Why};
+use crate::model::charge_intent::{ChargeIntent, MonthWait, NumberStatus, Outcome, Park, Stage, Trigger, Why};
 use crate::model::event::{Event, EventType};
 use crate::model::ids::ChargeId;
 use crate::model::money::Money;
@@ -23,8 +23,8 @@ pub struct Draft {
     pub events: Vec<Event>,
     /// What a person must know whether or not the intent changes.
     pub alerts: Vec<Event>,
-    /// An authorisation that appeared after the intent was canceled: to be canceled at Amazon.
-    pub left_over: Option<ChargeId>,
+    /// Authorisations that appeared after the intent was canceled: to be canceled at Amazon, one in each reconciliation.
+    pub left_over: Vec<ChargeId>,
     /// What the events say about the permission.
     pub about: About,
 }
@@ -44,7 +44,7 @@ impl Draft {
     /// Starts from what is stored.
     #[must_use]
     pub fn new(intent: ChargeIntent) -> Self {
-        Self { intent, events: Vec::new(), alerts: Vec::new(), left_over: None, about: About::default() }
+        Self { intent, events: Vec::new(), alerts: Vec::new(), left_over: Vec::new(), about: About::default() }
     }
 
     /// Adds an event about the intent as it is now.
@@ -96,7 +96,8 @@ impl Draft {
         self.intent.progress.remind_after = None;
         self.enter(Stage::Parked { since: now, park });
         let reason = self.intent.progress.last_reason.clone();
-        self.tell(EventType::ChargeParked, json!({ "for": "instrument", "reasonCode": reason }));
+        let until = policy.attempts_end(&self.intent);
+        self.tell(EventType::ChargeParked, json!({ "for": "instrument", "reasonCode": reason, "parkedUntil": until }));
         self.ask_the_buyer(policy, None);
     }
 
@@ -113,10 +114,11 @@ impl Draft {
     }
 
     /// Waits for a person: something we do not understand.
-    pub fn park_for_attention(&mut self, now: Timestamp, reason: &str) {
+    pub fn park_for_attention(&mut self, now: Timestamp, policy: &Policy, reason: &str) {
         self.intent.progress.last_reason = Some(reason.to_owned());
         self.enter(Stage::Parked { since: now, park: Park::Attention });
-        self.tell(EventType::ChargeParked, json!({ "for": "attention", "reasonCode": reason }));
+        let until = policy.attempts_end(&self.intent);
+        self.tell(EventType::ChargeParked, json!({ "for": "attention", "reasonCode": reason, "parkedUntil": until }));
         self.alert(
             "charge_parked",
             "a charge was parked because its answer is not understood",
@@ -150,7 +152,22 @@ impl Draft {
             }
         };
         self.intent.progress.stand_still(at.duration_since(now).try_into().unwrap_or_default());
+        self.intent.progress.month_park = Some(MonthWait { from: now, until: at, stopped_ms: self.intent.stopped_ms });
         self.schedule_month(at);
+    }
+
+    /// Once a month was waited for: what was stopped or paused within the wait stood still already. What stood still since its end is
+    /// taken to be of after it, as far as it can be: in doubt the window is longer.
+    pub(super) fn count_the_month_once(&mut self, now: Timestamp) {
+        let Some(MonthWait { from, until, stopped_ms }) = self.intent.progress.month_park else { return };
+        if now < until || self.intent.stage().is_terminal() {
+            return;
+        }
+        let ms = |from: Timestamp, until: Timestamp| until.as_millisecond().saturating_sub(from.as_millisecond());
+        let besides = self.intent.stopped_ms.saturating_sub(stopped_ms).saturating_sub(ms(until, now));
+        let twice = besides.clamp(0, ms(from, until).max(0));
+        self.intent.progress.stood_still_ms = self.intent.progress.stood_still_ms.saturating_sub(twice);
+        self.intent.progress.month_park = None;
     }
 
     fn schedule_month(&mut self, at: Timestamp) {
@@ -191,8 +208,6 @@ impl Draft {
         let extra = json!({
             "chargeId": charge,
             "captureAmount": captured,
-            // The attempts that were declined, and this one.
-            "attempts": progress.attempts.saturating_add(1),
             "recoveredBy": progress.trigger,
         });
         self.events.push(Event::of_number(EventType::ChargeCaptured, &self.intent, number, extra));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::decide::ACCOUNT_PROBE;
+use super::decide::FIRST_PROBE;
 use super::draft::Draft;
 use super::policy::{Lot, MONTH_DOUBT, Policy, later};
 use super::reminders;
@@ -140,7 +140,7 @@ fn walk(verdict: &Verdict, from: Timestamp, policy: &Policy, id: Option<&IntentI
         now = match why {
             // Before the first probe of the account nobody sends.
             Why::Repeat if matches!(verdict, Verdict::AccountFault(_)) => {
-                return Walk { steps, end: End::Repeats(at.max(later(now, ACCOUNT_PROBE))) };
+                return Walk { steps, end: End::Repeats(at.max(later(now, FIRST_PROBE))) };
             }
             Why::Repeat | Why::Closing => return Walk { steps, end: End::Repeats(at) },
             Why::Confirmation => {

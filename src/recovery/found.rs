@@ -79,7 +79,11 @@ fn found_after_the_end(draft: &mut Draft, view: &ChargeView, known: bool, number
         }
         Stage::Canceled { outcome: Outcome::Unverified, .. } if view.state == ChargeState::Authorized => {
             // Nobody else will let go of the buyer's money: the caller was told that this is canceled.
-            draft.left_over = Some(view.id.clone());
+            draft.left_over.push(view.id.clone());
+            if draft.left_over.len() > 1 {
+                // Told when it is its turn.
+                return;
+            }
             draft.alert(
                 "charge_after_end",
                 "a charge was authorised for an intent that was canceled; it is canceled at Amazon now, once",
@@ -181,7 +185,7 @@ fn charge_declined(draft: &mut Draft, view: &ChargeView, now: Timestamp, policy:
     } else {
         draft.tell(EventType::ChargeDeclined, json!({ "reasonCode": reason, "chargeId": view.id }));
         draft.next_number();
-        draft.park_for_attention(now, reason);
+        draft.park_for_attention(now, policy, reason);
     }
 }
 

@@ -98,18 +98,18 @@ fn gate(draft: &mut Draft, at: Timestamp, context: &Context<'_>) -> Want {
     let (now, policy) = (context.now, context.policy_of(draft));
     match context.look {
         Look::Seen(view) if view.unknown_kind().is_some() => {
-            draft.park_for_attention(now, "ChargePermissionTypeUnknown");
+            draft.park_for_attention(now, policy, "ChargePermissionTypeUnknown");
             Want::Nothing
         }
         Look::Seen(view) => match &view.state {
             PermissionState::Chargeable if view.unknown_reasons().next().is_some() => {
-                draft.park_for_attention(now, &view.reasons.join(", "));
+                draft.park_for_attention(now, policy, &view.reasons.join(", "));
                 Want::Nothing
             }
             // What the permission says is noted; what it allows is not made use of.
             PermissionState::Chargeable if draft.intent.is_paused() => Want::Nothing,
             PermissionState::Chargeable if at <= now && view.release_environment.is_none() => {
-                draft.park_for_attention(now, "ReleaseEnvironmentMissing");
+                draft.park_for_attention(now, policy, "ReleaseEnvironmentMissing");
                 Want::Nothing
             }
             PermissionState::Chargeable if at <= now => gate_limits(draft, view, now, policy),
@@ -120,7 +120,7 @@ fn gate(draft: &mut Draft, at: Timestamp, context: &Context<'_>) -> Want {
                 Want::Nothing
             }
             PermissionState::NonChargeable if view.is_not_understood() => {
-                draft.park_for_attention(now, &view.reasons.join(", "));
+                draft.park_for_attention(now, policy, &view.reasons.join(", "));
                 Want::Nothing
             }
             PermissionState::NonChargeable => {
@@ -135,13 +135,13 @@ fn gate(draft: &mut Draft, at: Timestamp, context: &Context<'_>) -> Want {
                 Want::Nothing
             }
             PermissionState::Other(state) => {
-                draft.park_for_attention(now, state);
+                draft.park_for_attention(now, policy, state);
                 Want::Nothing
             }
             PermissionState::Chargeable | PermissionState::Closed => Want::Nothing,
         },
         Look::NotFound => {
-            draft.park_for_attention(now, "ResourceNotFound");
+            draft.park_for_attention(now, policy, "ResourceNotFound");
             Want::Nothing
         }
         Look::Failed | Look::AccountFault | Look::Refused | Look::NotAsked => Want::Nothing,

@@ -154,11 +154,11 @@ fn refused(draft: &mut Draft, refusal: &Refusal, now: Timestamp, policy: &Policy
             draft.park_for_month(now, policy);
         }
         Refusal::NewCheckout(code) => draft.abandon(now, code, Outcome::Verified),
-        Refusal::NotUnderstood(code) => draft.park_for_attention(now, code),
+        Refusal::NotUnderstood(code) => draft.park_for_attention(now, policy, code),
         Refusal::PermissionStatus => {
             draft.intent.progress.conflicts = draft.intent.progress.conflicts.saturating_add(1);
             if draft.intent.progress.conflicts > MAX_CONFLICTS {
-                draft.park_for_attention(now, refusal.code());
+                draft.park_for_attention(now, policy, refusal.code());
             } else {
                 draft.intent.progress.trigger = Trigger::Schedule;
                 draft.schedule(policy.attempt_in(&draft.intent, now, CONFLICT_DELAY), Why::Attempt);

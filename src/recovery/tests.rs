@@ -108,6 +108,7 @@ fn answered_and_looked(intent: ChargeIntent, verdict: &Verdict, look: Look, now:
         hints: Vec::new(),
         act: Act::Nothing,
         not_before: None,
+        held_back: false,
     };
     only(decide_again(&case, before, look, now, &policies(), OURS))
 }

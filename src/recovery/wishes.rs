@@ -104,6 +104,7 @@ pub fn new_number(intent: &ChargeIntent, policy: &Policy, now: Timestamp) -> Res
     // What was held may have outlived its window.
     progress.window_from = now;
     progress.stood_still_ms = 0;
+    progress.month_park = None;
     draft.schedule(now, Why::Attempt);
     Ok(draft)
 }

@@ -67,6 +67,12 @@ impl Keys {
         self.of("journal")
     }
 
+    /// Sorted set: permissions that the stop switch holds back, since when (ms).
+    #[must_use]
+    pub fn held_back(&self) -> String {
+        self.of("held_back")
+    }
+
     /// Stream: what is kept aside.
     #[must_use]
     pub fn quarantine(&self) -> String {
@@ -148,6 +154,7 @@ mod tests {
             keys.quota(),
             keys.waiting(),
             keys.tickets(),
+            keys.held_back(),
             keys.seen("m"),
             keys.permission(&permission),
             keys.hints(&permission),

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use redis::AsyncCommands;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::keys::UNVERIFIED;
 use super::record::{Still, StoredIntent, read};
@@ -28,6 +28,9 @@ const BATCH: usize = 1000;
 const MAX_SCANNED: usize = 20_000;
 /// Entries trimmed in one go.
 const MAX_TRIMMED: isize = 5_000;
+
+/// The lists of states that are no end: what is in them is also open at its permission.
+const OPEN_LISTS: [&str; 5] = ["scheduled", "parked", "pending", "authorized", "held"];
 
 /// Which charges are asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -150,7 +153,26 @@ impl Store {
         let reason = filter.reason.as_deref().map(reason_text);
         let (mut ids, mut scanned) = (Vec::new(), 0);
         let mut after = cursor.map(|cursor| cursor.after);
+        let open = match &filter.permission {
+            Some(permission) => Some(self.open_of(permission).await?),
+            None => None,
+        };
         for list in lists.iter().skip(start) {
+            // The permission itself knows what is open of it: no list of everybody's has to be gone through.
+            if let Some(open) = open.as_ref().filter(|_| OPEN_LISTS.contains(list)) {
+                let wanted = |entry: &&String| {
+                    reason.as_deref().is_none_or(|reason| entry.split(SEPARATOR).next() == Some(reason))
+                        && after.as_ref().is_none_or(|after| *entry > after)
+                };
+                for (_, entry) in open.iter().filter(|(state, entry)| state == list && wanted(&entry)) {
+                    ids.extend(id_in(entry, filter));
+                    if ids.len() >= limit {
+                        return Ok((ids, Some(Cursor { list, after: entry.clone() })));
+                    }
+                }
+                after = None;
+                continue;
+            }
             loop {
                 let batch = if filter.permission.is_some() { BATCH } else { limit.min(BATCH) };
                 let entries = self.entries(list, reason.as_deref(), after.as_deref(), batch).await?;
@@ -171,6 +193,17 @@ impl Store {
             after = None;
         }
         Ok((ids, None))
+    }
+
+    /// What is open of a permission, as it stands in the lists and in their order: state and entry.
+    async fn open_of(&self, permission: &ChargePermissionId) -> Result<Vec<(&'static str, String)>, StoreError> {
+        let ids: Vec<String> = self.0.connection.handle().zrange(self.0.keys.open(permission), 0, -1).await?;
+        let ids: Vec<IntentId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
+        let read = self.read_charges(&ids, 0).await?;
+        let mut open: Vec<_> =
+            read.iter().map(|stored| (stored.intent.stage().name(), entry_of(&stored.intent))).collect();
+        open.sort();
+        Ok(open)
     }
 
     async fn entries(
@@ -202,8 +235,15 @@ impl Store {
             self.0.connection.handle().zrangebyscore_limit(keys.index_expiry(), "-inf", now, 0, MAX_TRIMMED).await?;
         let mut trimmed = 0;
         for due in due {
-            let Some((state, entry)) = due.split_once(SEPARATOR) else { continue };
-            let Some(id) = id_in(entry, &Filter::default()) else { continue };
+            let read = due.split_once(SEPARATOR);
+            let read = read.and_then(|(state, entry)| Some((state, entry, id_in(entry, &Filter::default())?)));
+            let Some((state, entry, id)) = read else {
+                error!(entry = due, "an entry of index:expiry that cannot be read was dropped");
+                let mut all = vec![keys.marker(), keys.marker()];
+                all.extend(keys.lists());
+                self.run(&TRIM_LISTS, &all, &["malformed", &due]).await?;
+                continue;
+            };
             let mut all = vec![keys.marker(), keys.intent(&id)];
             all.extend(keys.lists());
             let reply = self.run(&TRIM_LISTS, &all, &[state, entry]).await?;

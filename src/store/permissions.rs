@@ -120,17 +120,20 @@ impl Store {
         Ok(requested)
     }
 
-    /// Notes that somebody wants a permission to be looked at now.
+    /// Notes that somebody wants a permission to be looked at now. `false` if nothing is known of it, unless it may be a `new` one.
     ///
     /// # Errors
     /// When it is not certain that it was noted. The same again is safe.
-    pub async fn request_look(&self, id: &ChargePermissionId) -> Result<(), StoreError> {
+    pub async fn request_look(&self, id: &ChargePermissionId, new: bool) -> Result<bool, StoreError> {
         let keys = [self.0.keys.marker(), self.0.keys.permission(id), self.0.keys.schedule()];
-        let reply = self.run(&REQUEST_LOOK, &keys, &[id.as_str()]).await?;
-        if reply.outcome() != "asked" {
-            return Err(reply.unexpected());
+        let reply = self.run(&REQUEST_LOOK, &keys, &[id.as_str(), if new { "any" } else { "known" }]).await?;
+        match reply.outcome() {
+            "asked" => {
+                self.nudge();
+                Ok(true)
+            }
+            "unknown" => Ok(false),
+            _ => Err(reply.unexpected()),
         }
-        self.nudge();
-        Ok(())
     }
 }

@@ -83,6 +83,15 @@ pub struct AccountFault {
     pub next_probe_at: Option<Timestamp>,
 }
 
+/// When an account at fault is asked again: after the first wait, then after twice as long each time, up to the longest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Probes {
+    /// To the first probe of a fresh fault.
+    pub first: Duration,
+    /// From one probe to the next at most.
+    pub longest: Duration,
+}
+
 impl AccountFault {
     pub(super) fn read(fields: &HashMap<String, String>) -> Option<Self> {
         Some(Self {
@@ -133,7 +142,7 @@ impl Store {
     /// When Redis does not answer.
     pub async fn due(&self, at_most: usize) -> Result<Vec<ChargePermissionId>, StoreError> {
         let keys = &self.0.keys;
-        let keys = [keys.marker(), keys.schedule(), keys.quota(), keys.waiting(), keys.tickets()];
+        let keys = [keys.marker(), keys.schedule(), keys.quota(), keys.waiting(), keys.tickets(), keys.held_back()];
         let args = [
             &at_most.to_string(),
             &millis(GRANT).to_string(),
@@ -211,8 +220,19 @@ impl Store {
     ///
     /// # Errors
     /// When Redis does not answer.
-    pub async fn raise_fault(&self, reason: &str, event: &Event, probe_every: Duration) -> Result<bool, StoreError> {
-        self.set_fault("on", reason, event, probe_every).await
+    pub async fn raise_fault(&self, reason: &str, event: &Event, probes: Probes) -> Result<bool, StoreError> {
+        Ok(self.set_fault("on", reason, Some(event), probes).await? == "on")
+    }
+
+    /// Somebody has mended what was wrong: the next probe comes now. Returns whether the account is at fault; only an answer of Amazon
+    /// ends that.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn probe_now(&self) -> Result<bool, StoreError> {
+        let asked = self.set_fault("probe", "", None, Probes::default()).await? == "probe";
+        self.nudge();
+        Ok(asked)
     }
 
     /// The account answers again. Returns whether that is news, and told of by the event.
@@ -220,21 +240,26 @@ impl Store {
     /// # Errors
     /// When Redis does not answer.
     pub async fn end_fault(&self, event: &Event) -> Result<bool, StoreError> {
-        let ended = self.set_fault("off", "", event, Duration::ZERO).await?;
+        let ended = self.set_fault("off", "", Some(event), Probes::default()).await? == "off";
         self.nudge();
         Ok(ended)
     }
 
-    async fn set_fault(&self, to: &str, reason: &str, event: &Event, probe: Duration) -> Result<bool, StoreError> {
+    async fn set_fault(
+        &self,
+        to: &str,
+        reason: &str,
+        event: Option<&Event>,
+        probes: Probes,
+    ) -> Result<&'static str, StoreError> {
         let keys = [self.0.keys.marker(), self.0.keys.events()];
-        let (now, probe) = (self.now_text(), millis(probe).to_string());
-        let args = [self.0.source.as_str(), &now, to, event.kind, &event.data, reason, &probe];
+        let (now, first, longest) =
+            (self.now_text(), millis(probes.first).to_string(), millis(probes.longest).to_string());
+        let (kind, data) = event.map_or(("", ""), |event| (event.kind, &event.data));
+        let args = [self.0.source.as_str(), &now, to, kind, data, reason, &first, &longest];
         let reply = self.run(&SET_FAULT, &keys, &args).await?;
-        match reply.outcome() {
-            "on" | "off" => Ok(true),
-            "unchanged" => Ok(false),
-            _ => Err(reply.unexpected()),
-        }
+        let known = ["on", "off", "probe", "unchanged"].into_iter().find(|outcome| *outcome == reply.outcome());
+        known.ok_or_else(|| reply.unexpected())
     }
 
     /// The buckets and the waiting room.

@@ -130,6 +130,8 @@ pub struct Commit<'a> {
     pub intents: Vec<(&'a ChargeIntent, Option<Timestamp>, &'a [Event])>,
     /// Nothing is tried before, unless something wakes the permission.
     pub not_before: Option<Timestamp>,
+    /// Something is due that the stop switch keeps from being sent.
+    pub held_back: bool,
     /// The note of the one who asked for a look, as the claim read it, if there was one.
     pub look_asked: Option<&'a str>,
     /// What the sweep found, if anything.
@@ -346,6 +348,7 @@ impl Store {
             inner.keys.schedule(),
             inner.keys.events(),
             inner.keys.quarantine(),
+            inner.keys.held_back(),
         ];
         keys.extend(commit.intents.iter().map(|(intent, ..)| inner.keys.intent(&intent.id)));
         keys.push(inner.keys.quota());
@@ -392,6 +395,7 @@ fn payload(permission: &ChargePermissionId, commit: &Commit<'_>) -> Value {
         "events": commit.events,
         "hints": hints,
         "intents": intents,
+        "held_back": if commit.held_back { "1" } else { "0" },
         "look_asked": commit.look_asked.unwrap_or_default(),
         "unheard": commit.unheard.as_ref().map_or(json!(""), |unheard| json!({
             "found": unheard.found,

@@ -1,7 +1,7 @@
 //! Faults of the account (401, 403, a refused signature, a wrong clock): told of once, probed slowly, over by themselves.
 
 use amazon_pay_ipn::reconciler::StepOutcome;
-use amazon_pay_ipn::sandbox::{DeclineCode, Fault, ObjectType, Operation, Outcome};
+use amazon_pay_ipn::sandbox::{DeclineCode, Fault, Gate, ObjectType, Operation, Outcome};
 use serde_json::{Value, json};
 
 use crate::support::{DAY, HOUR, MINUTE, TestApp};
@@ -47,7 +47,9 @@ async fn a_fault_of_the_account_is_told_of_once_probed_slowly_and_over_by_itself
     app.run_due().await;
     assert_eq!((alerts(&app).await, app.ledger().requests.len()), (vec!["account_fault".to_owned()], 1));
     app.pass(2 * HOUR + MINUTE, MINUTE).await;
-    assert_eq!(app.ledger().requests.len(), 9, "one call, and a probe every 15 minutes");
+    let calls: Vec<_> = app.ledger().requests.iter().map(|request| request.at).collect();
+    let waits = calls.windows(2).map(|pair| (pair[1].duration_since(pair[0]).as_secs() + 5) / 60).collect::<Vec<_>>();
+    assert_eq!(waits, [1, 2, 4, 8, 15, 15, 15, 15, 15, 15, 15], "minutes from the call to the probes");
     assert_eq!(alerts(&app).await, ["account_fault"], "one fault, however many meet it");
     let permissions: std::collections::BTreeSet<_> =
         app.ledger().requests.iter().map(|request| request.permission.clone()).collect();
@@ -74,7 +76,7 @@ async fn a_fault_of_the_account_is_told_of_once_probed_slowly_and_over_by_itself
     assert!(fault(&app).await.is_null());
     for number in 0..20 {
         let charge = app.charge(&format!("renewal-{number}")).await;
-        assert_eq!((&charge["state"], &charge["attempts"]), (&json!("captured"), &json!(0)));
+        assert_eq!((&charge["state"], &charge["attempts"]), (&json!("captured"), &json!(1)));
     }
     app.finish().await;
 }
@@ -188,7 +190,7 @@ async fn a_permission_that_alone_is_refused_does_not_halt_the_account_again_and_
     app.submit("refused", &refused).await;
     app.sandbox.inject(Operation::GetChargePermission, Fault::status(403, "UnauthorizedAccess"));
     app.run_due().await;
-    app.advance(MINUTE);
+    app.advance(MINUTE / 2);
     app.run_due().await;
     app.submit("good", &app.permission()).await;
     app.run_due().await;
@@ -245,20 +247,125 @@ async fn a_refused_permission_of_the_best_class_is_not_the_probe_for_ever() {
     app.run_due().await;
     app.sandbox.inject(Operation::GetChargePermission, Fault::status(403, "UnauthorizedAccess"));
     assert_eq!(app.delete("/v1/charges/canceled").await.status, 202, "a charge may still come of it");
-    app.pass(4 * MINUTE, MINUTE).await;
+    app.pass(3 * MINUTE / 2, MINUTE / 2).await;
     assert_eq!(alerts(&app).await, ["account_fault"]);
     app.submit("other", &other).await;
+    app.advance(MINUTE / 6);
     app.run_due().await;
     let waiting = app.get("/v1/quota").await.body["waiting"].clone();
     assert_eq!((&waiting["urgent"], &waiting["attempt"]), (&json!(1), &json!(1)));
     app.sandbox.inject(Operation::GetChargePermission, Fault::status(403, "UnauthorizedAccess"));
-    app.pass(16 * MINUTE, MINUTE).await;
+    app.pass(MINUTE, MINUTE / 2).await;
     assert_eq!(app.state("other").await, "scheduled");
-    app.pass(15 * MINUTE, MINUTE).await;
+    app.pass(4 * MINUTE, MINUTE / 2).await;
     let looks = app.ledger();
     let looks = looks.requests_of(Operation::GetChargePermission);
     let probes: Vec<_> = looks.iter().skip(2).take(2).map(|look| look.permission.clone()).collect();
     assert_eq!(probes, [Some(urgent), Some(other)], "whoever waits longest, of any class");
     assert_eq!(app.state("other").await, "captured");
     app.finish().await;
+}
+
+#[tokio::test]
+async fn a_permission_that_alone_is_refused_costs_the_others_a_minute() {
+    let app = TestApp::start().await;
+    let (refused, good) = (app.permission(), app.permission());
+    app.submit("refused", &refused).await;
+    app.sandbox.inject(Operation::GetChargePermission, Fault::status(403, "UnauthorizedAccess"));
+    app.run_due().await;
+    app.submit("good", &good).await;
+    app.run_due().await;
+    assert_eq!((alerts(&app).await, app.creates()), (vec!["account_fault".to_owned()], 0));
+    app.pass(MINUTE + MINUTE / 6, MINUTE / 6).await;
+    assert_eq!(alerts(&app).await, ["account_fault", "account_recovered"]);
+    assert_eq!(app.state("good").await, "captured");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_mended_account_is_probed_when_an_operator_says_so_and_only_amazon_ends_the_fault() {
+    let app = TestApp::start().await;
+    assert_eq!(app.post("/v1/account/probe", &json!({})).await.status, 200, "there is nothing to find out");
+    refuse(&app, Operation::GetChargePermission, 403, "InvalidRequestSignature");
+    for id in ["one", "other"] {
+        app.submit(id, &app.permission()).await;
+    }
+    app.run_due().await;
+    // A permission that was the probe waits a few seconds before it may be one again.
+    app.pass(HOUR + MINUTE / 6, MINUTE / 6).await;
+    let before = app.ledger().requests.len();
+    let answer = app.post("/v1/account/probe", &json!({})).await;
+    assert_eq!((answer.status, &answer.body["accountFault"]["reason"]), (202, &json!("InvalidRequestSignature")));
+    app.run_due().await;
+    assert_eq!(app.ledger().requests.len(), before + 1, "one probe, at once");
+    assert!(fault(&app).await.is_object(), "that it was asked for ends nothing");
+    app.sandbox.clear_faults();
+    app.run_due().await;
+    app.pass(MINUTE / 3, MINUTE / 6).await;
+    assert!(fault(&app).await.is_object(), "nobody asks before it is time");
+    assert_eq!(app.post("/v1/account/probe", &json!({})).await.status, 202);
+    app.run_due().await;
+    assert!(fault(&app).await.is_null(), "at once, not after the quarter of an hour");
+    app.pass(MINUTE / 3, MINUTE / 6).await;
+    assert_eq!((app.state("one").await, app.state("other").await), ("captured".to_owned(), "captured".to_owned()));
+    assert_eq!(alerts(&app).await, ["account_fault", "account_recovered"]);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn an_account_that_answers_looks_and_refuses_charges_is_asked_ever_more_slowly() {
+    let app = TestApp::start().await;
+    refuse(&app, Operation::CreateCharge, 403, "InvalidAccountStatus");
+    for number in 0..8 {
+        app.submit(&format!("renewal-{number}"), &app.permission()).await;
+    }
+    app.run_due().await;
+    app.pass(HOUR, MINUTE).await;
+    let faults = alerts(&app).await.iter().filter(|alert| *alert == "account_fault").count();
+    assert!((4..=7).contains(&faults), "{faults} faults: after 1, 2, 4, 8 and 15 minutes, not every minute");
+    app.sandbox.clear_faults();
+    app.pass(4 * HOUR, MINUTE).await;
+    for number in 0..8 {
+        assert_eq!(app.state(&format!("renewal-{number}")).await, "captured");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_look_that_is_refused_after_a_decline_or_a_closing_is_the_accounts_fault_as_one_before_a_number() {
+    for closing in [false, true] {
+        let app = TestApp::start().await;
+        let (permission, other) = (app.permission(), app.permission());
+        let gate = Gate::new();
+        let operation = if closing { Operation::CloseChargePermission } else { Operation::CreateCharge };
+        if closing {
+            app.sandbox.inject(operation, Fault::HoldAfter(gate.clone()));
+            let body = json!({ "closureReason": "moved", "cancelPendingCharges": false });
+            assert_eq!(app.post(&format!("/v1/charge-permissions/{permission}/close"), &body).await.status, 202);
+        } else {
+            app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+            app.sandbox.inject(operation, Fault::HoldAfter(gate.clone()));
+            app.submit("renewal", &permission).await;
+        }
+        let reconciler = app.reconciler.clone();
+        let under_way = tokio::spawn(async move { reconciler.step().await });
+        gate.reached().await;
+        app.sandbox.inject(Operation::GetChargePermission, Fault::status(403, "UnauthorizedAccess"));
+        gate.release();
+        under_way.await.expect("no panic").expect("Redis answers");
+        assert_eq!(alerts(&app).await, ["account_fault"], "closing: {closing}");
+        assert_eq!(fault(&app).await["reason"], "UnauthorizedAccess");
+        let calls = app.ledger().requests.len();
+        app.submit("other", &other).await;
+        app.run_due().await;
+        assert_eq!(app.ledger().requests.len(), calls, "nobody calls while it lasts");
+        app.pass(3 * MINUTE, MINUTE / 6).await;
+        assert_eq!(alerts(&app).await[..2], ["account_fault", "account_recovered"]);
+        assert_eq!(app.state("other").await, "captured");
+        if !closing {
+            let charge = app.charge("renewal").await;
+            assert_eq!((&charge["state"], &charge["attempts"]), (&json!("scheduled"), &json!(1)));
+        }
+        app.finish().await;
+    }
 }

@@ -1,9 +1,9 @@
 //! The internal API: who may use it, what it answers, and what it says about mistakes.
 
-use amazon_pay_ipn::sandbox::{DeclineCode, Outcome};
+use amazon_pay_ipn::sandbox::{DeclineCode, Fault, Operation, Outcome};
 use serde_json::json;
 
-use crate::support::{DAY, HOUR, TestApp};
+use crate::support::{DAY, HOUR, MINUTE, TestApp};
 
 #[tokio::test]
 async fn the_api_needs_the_token_and_the_probes_do_not() {
@@ -146,5 +146,124 @@ async fn errors_of_the_api_are_problem_details_whoever_raises_them() {
             answer.body
         );
     }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_parked_charge_shows_until_when_it_waits_and_where_the_buyer_mends_it() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::HardDeclined)).expect("a permission");
+    app.submit("renewal", &permission).await;
+    app.run_due().await;
+    let charge = app.charge("renewal").await;
+    let asked = &app.events_of("charge.action_required").await[0];
+    assert_eq!(charge["parkedFor"], "instrument");
+    assert_eq!((&charge["updateUrl"], &charge["parkedUntil"]), (&asked["updateUrl"], &asked["before"]));
+    assert!(charge["updateUrl"].as_str().is_some_and(|url| url.contains(&permission)), "{charge}");
+    assert_eq!(app.events_of("charge.parked").await[0]["parkedUntil"], charge["parkedUntil"]);
+    let listed = app.get("/v1/charges?state=parked").await.body["charges"][0].clone();
+    assert_eq!((&listed["parkedUntil"], &listed["updateUrl"]), (&charge["parkedUntil"], &charge["updateUrl"]));
+    let open = app.get(&format!("/v1/charge-permissions/{permission}")).await.body["openCharges"][0].clone();
+    assert_eq!(open["parkedUntil"], charge["parkedUntil"]);
+
+    let time = |field: &str| charge[field].as_str().expect("a time").parse::<jiff::Timestamp>().expect("a time");
+    let (since, until) = (time("parkedSince"), time("parkedUntil"));
+    assert!(since <= app.clock.now() && app.clock.now().duration_since(since) < jiff::SignedDuration::from_mins(1));
+    let left: std::time::Duration = until.duration_since(app.clock.now()).try_into().expect("in the future");
+    app.pass(left.checked_sub(HOUR).expect("days"), 12 * HOUR).await;
+    assert_eq!(app.state("renewal").await, "parked", "an hour before");
+    app.pass(2 * HOUR, HOUR).await;
+    let ended = app.charge("renewal").await;
+    assert_eq!(ended["state"], "abandoned", "an hour after");
+    for field in ["parkedFor", "parkedSince", "parkedUntil", "updateUrl"] {
+        assert!(ended.get(field).is_none(), "{field}: {ended}");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_person_shows_until_when_and_no_link_for_the_buyer() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.sandbox.inject(Operation::CreateCharge, Fault::status(418, "Teapot"));
+    app.submit("renewal", &permission).await;
+    app.run_due().await;
+    let charge = app.charge("renewal").await;
+    assert_eq!((&charge["parkedFor"], charge.get("updateUrl")), (&json!("attention"), None));
+    assert!(charge["parkedUntil"].is_string());
+    assert_eq!(app.events_of("charge.parked").await[0]["parkedUntil"], charge["parkedUntil"]);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_captured_or_canceled_does_not_look_declined_in_its_body_or_in_lists() {
+    let app = TestApp::start().await;
+    for id in ["captured", "canceled"] {
+        let permission = app.permission();
+        app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+        app.submit(id, &permission).await;
+    }
+    app.run_due().await;
+    let waiting = app.charge("captured").await;
+    assert_eq!((&waiting["reasonCode"], waiting.get("lastReason")), (&json!("SoftDeclined"), None));
+    assert_eq!(app.delete("/v1/charges/canceled").await.status, 200);
+    app.pass(2 * DAY, 6 * HOUR).await;
+    for state in ["captured", "canceled"] {
+        let charge = app.charge(state).await;
+        assert_eq!((&charge["state"], charge.get("reasonCode")), (&json!(state), None), "{charge}");
+        assert_eq!(charge["lastReason"], "SoftDeclined", "what it took is still told");
+        let of_the_reason = app.get(&format!("/v1/charges?state={state}&reason=SoftDeclined")).await;
+        assert_eq!(of_the_reason.body["charges"], json!([]));
+        let listed = app.get(&format!("/v1/charges?state={state}")).await.body["charges"][0].clone();
+        assert_eq!((&listed["id"], &listed["lastReason"]), (&json!(state), &json!("SoftDeclined")));
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_attempts_of_a_charge_are_those_of_its_last_event_however_it_ends() {
+    let app = TestApp::start().await;
+    for (id, first, attempts) in [
+        ("at-once", None, 1),
+        ("at-the-second", Some(DeclineCode::SoftDeclined), 2),
+        ("rejected", Some(DeclineCode::AmazonRejected), 0),
+        ("parked", Some(DeclineCode::HardDeclined), 1),
+        ("given-up", Some(DeclineCode::HardDeclined), 1),
+    ] {
+        let permission = app.permission();
+        if let Some(code) = first {
+            app.sandbox.script_charge(&permission, Outcome::Decline(code)).expect("a permission");
+        }
+        app.submit(id, &permission).await;
+        app.run_due().await;
+        if id != "parked" {
+            app.pass(if id == "given-up" { 31 * DAY } else { 2 * DAY }, 12 * HOUR).await;
+        }
+        let events = app.events().await;
+        let of_it = |event: &std::collections::HashMap<String, String>| {
+            let data: serde_json::Value = serde_json::from_str(&event["data"]).expect("JSON");
+            (data["id"] == id && event["type"].contains(".charge.")).then_some(data)
+        };
+        let last = events.iter().filter_map(of_it).next_back().expect("an event");
+        let charge = app.charge(id).await;
+        assert_eq!((&charge["attempts"], &last["attempts"]), (&json!(attempts), &json!(attempts)), "{id}: {charge}");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_cancellation_under_way_is_answered_by_the_charge_itself() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.sandbox.inject(Operation::CreateCharge, Fault::DropAfter);
+    app.submit("renewal", &permission).await;
+    app.run_due().await;
+    let answer = app.delete("/v1/charges/renewal").await;
+    assert_eq!(answer.status, 202);
+    assert_eq!((&answer.body["canceling"], &answer.body["mayStillCharge"]), (&json!(true), &json!(true)));
+    assert_eq!(answer.body, app.charge("renewal").await);
+    app.pass(HOUR, 5 * MINUTE).await;
+    assert_eq!(app.state("renewal").await, "captured", "finding out made the charge");
     app.finish().await;
 }

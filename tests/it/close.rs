@@ -362,3 +362,30 @@ async fn a_look_that_somebody_asks_for_is_made_now_and_is_no_evidence_of_another
     assert_eq!(app.state("renewal").await, "abandoned");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_look_at_a_permission_that_nobody_has_named_needs_to_be_told_that_it_is_new() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    let (shown, asked) = (path(&permission), format!("{}/reconcile", path(&permission)));
+    for body in [json!({}), json!({ "new": false })] {
+        let answer = app.post(&asked, &body).await;
+        assert_eq!(answer.status, 404);
+        assert!(
+            answer.body["detail"].as_str().is_some_and(|detail| detail.contains("\"new\": true")),
+            "{}",
+            answer.body
+        );
+    }
+    assert_eq!(app.post(&asked, &json!({ "news": true })).await.status, 400);
+    app.run_due().await;
+    assert_eq!((app.get(&shown).await.status, app.ledger().requests.len()), (404, 0), "nothing is left behind");
+
+    assert_eq!(app.post(&asked, &json!({ "new": true })).await.status, 202);
+    app.run_due().await;
+    let known = app.get(&shown).await;
+    assert_eq!((known.status, &known.body["state"]), (200, &json!("Chargeable")));
+    assert_eq!(app.post(&asked, &json!({})).await.status, 202, "it is known now");
+    app.run_due().await;
+    app.finish().await;
+}

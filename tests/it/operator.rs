@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use amazon_pay_ipn::app::App;
 use amazon_pay_ipn::reconciler::StepOutcome;
+use amazon_pay_ipn::recovery::wishes::new_number;
 use amazon_pay_ipn::sandbox::{DeclineCode, Fault, Gate, Operation, Outcome, Reading};
 use amazon_pay_ipn::store::account::Init;
+use amazon_pay_ipn::store::actions::{Resolution, Resolved};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -801,5 +803,169 @@ async fn after_the_stop_switch_was_thrown_on_one_instance_no_send_is_marked_on_a
     assert_eq!(app.delete("/v1/stop").await.status, 200);
     app.pass(2 * HOUR, 5 * MINUTE).await;
     assert_eq!((app.state("fresh").await.as_str(), app.state("unknown").await.as_str()), ("captured", "captured"));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn what_the_stop_switch_held_back_is_due_once_it_is_lifted() {
+    let app = TestApp::start().await;
+    let [fresh, unknown, retry, authorized] = [(); 4].map(|()| app.permission());
+    app.sandbox.inject(Operation::CreateCharge, Fault::DropAfter);
+    app.submit("unknown", &unknown).await;
+    app.run_due().await;
+    app.sandbox.script_charge(&retry, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    app.submit("retry", &retry).await;
+    let mut body = TestApp::body("authorized", &authorized);
+    body["captureNow"] = json!(false);
+    assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+    app.run_due().await;
+    assert_eq!(
+        (app.state("retry").await.as_str(), app.state("authorized").await.as_str()),
+        ("scheduled", "authorized")
+    );
+    assert_eq!(app.post("/v1/stop", &json!({})).await.status, 200);
+    app.submit("fresh", &fresh).await;
+    assert_eq!(app.post("/v1/charges/authorized/capture", &json!({})).await.status, 202);
+    // Until all of them have met the switch, and none is due again.
+    app.pass(2 * DAY, 6 * HOUR).await;
+    app.advance(MINUTE);
+    app.run_due().await;
+    let (sends, planned) = (app.creates(), app.charge("fresh").await["nextAttemptAt"].clone());
+    assert_eq!(sends, 3, "those from before the stop");
+
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    assert_eq!(app.charge("fresh").await["nextAttemptAt"], planned);
+    app.run_due().await;
+    for id in ["fresh", "unknown", "retry", "authorized"] {
+        assert_eq!(app.state(id).await, "captured", "{id}");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn what_was_held_back_is_made_due_a_part_at_a_time_and_nothing_of_it_while_the_switch_is_on() {
+    let app = TestApp::start().await;
+    assert_eq!(app.post("/v1/stop", &json!({})).await.status, 200);
+    let (keys, mut connection) = (app.store.keys(), app.connection().await);
+    let (schedule, held_back) = (keys.schedule(), keys.held_back());
+    let later = app.clock.now().as_millisecond() + 3_600_000;
+    for number in 0..250 {
+        let id = format!("C01-0000000-{number:07}");
+        let _: () =
+            redis::cmd("ZADD").arg(&schedule).arg(later).arg(&id).query_async(&mut connection).await.expect("ZADD");
+        let _: () =
+            redis::cmd("ZADD").arg(&held_back).arg(number).arg(&id).query_async(&mut connection).await.expect("ZADD");
+    }
+    // One that has no work any more.
+    let _: () =
+        redis::cmd("ZREM").arg(&schedule).arg("C01-0000000-0000000").query_async(&mut connection).await.expect("ZREM");
+    let mut count = async || -> (usize, usize) {
+        let due = redis::cmd("ZCOUNT").arg(&schedule).arg("-inf").arg(later - 1).query_async(&mut connection).await;
+        let waits = redis::cmd("ZCARD").arg(&held_back).query_async(&mut connection).await;
+        (due.expect("ZCOUNT"), waits.expect("ZCARD"))
+    };
+    assert!(app.store.due(16).await.expect("Redis answers").is_empty());
+    assert_eq!(count().await, (0, 250));
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    for (due, waits) in [(99, 150), (199, 50), (249, 0)] {
+        assert_eq!(app.store.due(16).await.expect("Redis answers").len(), 16);
+        assert_eq!(count().await, (due, waits));
+    }
+    app.finish().await;
+}
+
+// --- Lists of one permission, and what cannot be read in them ---
+
+#[tokio::test]
+async fn open_charges_of_a_permission_are_found_at_once_however_many_others_there_are() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    for id in ["a", "b", "c"] {
+        app.submit(id, &permission).await;
+    }
+    let mut crowd = redis::cmd("ZADD");
+    crowd.arg(app.store.keys().index("scheduled"));
+    for number in 0..20_001 {
+        crowd.arg(0).arg(format!("\t0-{number:07}\tC01-0000000-0000000"));
+    }
+    let () = crowd.query_async(&mut app.connection().await).await.expect("ZADD");
+    let first = app.get(&format!("/v1/charges?state=scheduled&chargePermissionId={permission}&limit=2")).await.body;
+    let ids = |page: &Value| -> Vec<String> {
+        page["charges"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|it| it["id"].as_str().expect("an id").to_owned())
+            .collect()
+    };
+    assert_eq!(ids(&first), ["a", "b"]);
+    let cursor = first["nextCursor"].as_str().expect("there is more");
+    let query = format!("state=scheduled&chargePermissionId={permission}&limit=2&cursor={cursor}");
+    let second = app.get(&format!("/v1/charges?{query}")).await.body;
+    assert_eq!((ids(&second), &second["nextCursor"]), (vec!["c".to_owned()], &Value::Null));
+    let other_reason = format!("state=scheduled&reason=SoftDeclined&chargePermissionId={permission}");
+    assert_eq!(ids(&app.get(&format!("/v1/charges?{other_reason}")).await.body), Vec::<String>::new());
+    for id in ["a", "b", "c"] {
+        assert_eq!(app.delete(&format!("/v1/charges/{id}")).await.status, 200);
+    }
+    app.run_due().await;
+    assert_eq!(ids(&app.get(&format!("/v1/charges?chargePermissionId={permission}")).await.body), ["a", "b", "c"]);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_at_the_head_of_the_expiry_list_does_not_keep_the_rest_in_it() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.submit("renewal", &permission).await;
+    assert_eq!(app.delete("/v1/charges/renewal").await.status, 200);
+    let keys = app.store.keys();
+    let mut connection = app.connection().await;
+    let mut poison = redis::cmd("ZADD");
+    poison.arg(keys.index_expiry()).arg(0).arg("no entry at all").arg(0).arg("held\tno id\t");
+    // As many as are looked at in one go.
+    for number in 0..5_000 {
+        poison.arg(0).arg(format!("poison {number}"));
+    }
+    let () = poison.query_async(&mut connection).await.expect("ZADD");
+    let intent = keys.intent(&"renewal".parse().expect("an id"));
+    let () = redis::cmd("DEL").arg(intent).query_async(&mut connection).await.expect("DEL");
+    app.advance(401 * DAY);
+    assert_eq!(app.store.trim_lists().await.expect("Redis answers"), 0);
+    assert_eq!(app.store.trim_lists().await.expect("Redis answers"), 1);
+    let left: usize = redis::cmd("ZCARD").arg(keys.index_expiry()).query_async(&mut connection).await.expect("ZCARD");
+    assert_eq!(left, 0);
+    app.run_due().await;
+    app.finish().await;
+}
+
+/// The API refuses earlier, because a charge is known; only the script sees a wish that came in meanwhile.
+#[tokio::test]
+async fn the_script_refuses_a_new_number_where_a_capture_is_wished() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.sandbox.inject(Operation::CreateCharge, Fault::status(400, "DuplicateIdempotencyKey"));
+    app.submit("renewal", &permission).await;
+    app.run_due().await;
+    app.advance(X + MINUTE);
+    let id = "renewal".parse().expect("an id");
+    let key = app.store.keys().intent(&id);
+    let read = app.store.charge(&id).await.expect("Redis answers").expect("a charge");
+    let becomes =
+        new_number(&read.intent, app.settings.policies.of(&read.intent), app.clock.now()).expect("it is held");
+    let mut connection = app.connection().await;
+    let wish = json!({ "captureAmount": { "amount": "14.00", "currencyCode": "USD" } }).to_string();
+    let () =
+        redis::cmd("HSET").arg(&key).arg("capture_request").arg(wish).query_async(&mut connection).await.expect("HSET");
+    let resolve = async || {
+        let resolved = app.store.resolve_charge(&read, Resolution::NewNumber, &becomes.intent, &becomes.events).await;
+        resolved.expect("Redis answers")
+    };
+    assert_eq!(resolve().await, Resolved::Changed);
+    assert_eq!(app.charge("renewal").await["number"], 0, "nothing was written");
+    let () = redis::cmd("HDEL").arg(&key).arg("capture_request").query_async(&mut connection).await.expect("HDEL");
+    assert_eq!(resolve().await, Resolved::Yes, "it was for the wish alone");
+    app.run_due().await;
+    assert_eq!((app.state("renewal").await.as_str(), app.creates()), ("captured", 2));
     app.finish().await;
 }

@@ -358,6 +358,7 @@ async fn a_worker_whose_lease_was_taken_over_can_write_nothing() {
         hints_due: None,
         intents: Vec::new(),
         not_before: None,
+        held_back: false,
         look_asked: None,
         unheard: None,
     };

@@ -10,6 +10,14 @@ pub(super) struct Check {
     pub(super) mistake: Option<(String, String)>,
 }
 
+impl Check {
+    /// What failed, in one line; `None` if it holds.
+    pub(super) fn failure(&self) -> Option<String> {
+        let (expected, found) = self.mistake.as_ref()?;
+        Some(format!("story {}, {}: expected {expected}, found {found}", self.story, self.what))
+    }
+}
+
 /// Everything that was checked, in order.
 #[derive(Default)]
 pub(super) struct Checks {
@@ -53,5 +61,7 @@ mod tests {
         checks.count("charges", 1, 2);
         assert!(!checks.all_hold());
         assert_eq!(checks.done[1].mistake, Some(("1".to_owned(), "2".to_owned())));
+        assert_eq!(checks.done[0].failure(), None);
+        assert_eq!(checks.done[1].failure().unwrap(), "story 0, charges: expected 1, found 2");
     }
 }

@@ -150,8 +150,14 @@ fn summary(stage: &Stage, took: Duration) -> anyhow::Result<()> {
             }
         }
     }
-    let wrong = stage.checks.done.iter().filter(|check| check.mistake.is_some()).count();
+    let failed: Vec<String> = stage.checks.done.iter().filter_map(checks::Check::failure).collect();
+    let wrong = failed.len();
     let all = stage.checks.done.len();
     let verdict = if wrong == 0 { format!("All {all} checks hold") } else { format!("{wrong} of {all} checks FAILED") };
-    Ok(paragraph(&format!("\n{verdict}. The demo took {:.1} s.", took.as_secs_f64()))?)
+    paragraph(&format!("\n{verdict}. The demo took {:.1} s.", took.as_secs_f64()))?;
+    // Last, so that whoever sees only the end of the output knows what it was.
+    for failure in failed {
+        timeline.bad(&failure)?;
+    }
+    Ok(())
 }

@@ -208,11 +208,31 @@ impl Stage {
                 self.settle(permission).await?;
                 return Ok(charge);
             }
-            let pause = patience.pause(&format!("{id} to be {state}; it is {}", charge["state"])).await;
-            if pause.is_err() {
+            if let Err(in_vain) = patience.pause(&format!("{id} to be {state}; it is {}", charge["state"])).await {
                 self.collect().await?;
+                bail!("{in_vain}; {}", self.whereabouts(permission).await);
             }
-            pause?;
+        }
+    }
+
+    /// Where a permission stands, for a run that went wrong: a lease that a crash left behind, a time that is far off.
+    async fn whereabouts(&self, permission: &str) -> String {
+        let shown = async {
+            let url = format!("{}/v1/charge-permissions/{permission}", self.service()?.internal);
+            let answer = self.http.get(url).bearer_auth(TOKEN).send().await?.text().await?;
+            anyhow::Ok(serde_json::from_str::<Value>(&answer)?)
+        };
+        match shown.await {
+            Ok(shown) => {
+                let (working, next) = (&shown["reconciling"], &shown["nextAt"]);
+                let waits: Vec<_> =
+                    shown["openCharges"].as_array().into_iter().flatten().map(|charge| &charge["waitsFor"]).collect();
+                let now = self.clock.now();
+                format!(
+                    "at {now} {permission} has reconciling {working}, nextAt {next}, open charges that wait for {waits:?}"
+                )
+            }
+            Err(error) => format!("{permission} cannot be read: {error:#}"),
         }
     }
 
@@ -225,7 +245,9 @@ impl Stage {
     pub(super) async fn settle(&mut self, permission: &str) -> anyhow::Result<()> {
         let patience = Patience::new();
         while !self.is_at_rest(permission).await {
-            patience.pause(&format!("{permission} to come to rest")).await?;
+            if let Err(in_vain) = patience.pause(&format!("{permission} to come to rest")).await {
+                bail!("{in_vain}; {}", self.whereabouts(permission).await);
+            }
         }
         self.collect().await
     }

@@ -1,6 +1,7 @@
 //! Closed permissions, cancellations, and how certain an end is.
 
 use super::*;
+use crate::recovery::case::HintFate;
 use crate::recovery::draft::testing::{intent, kinds};
 
 const A: &str = "C01-0000000-0000001-C000001";
@@ -132,4 +133,34 @@ fn no_end_is_verified_while_a_number_is_unknown() {
 fn a_charge_of_a_tainted_send_that_is_canceled_ends_unverified() {
     let draft = answered(marked(2, start(), true), &as_answer(charge(A, ChargeState::Canceled, 0)), after(MINUTE));
     assert_eq!(end(&draft), ("Canceled", Outcome::Unverified));
+}
+
+#[test]
+fn of_two_authorisations_that_appear_after_a_cancellation_one_is_canceled_now_and_the_other_in_the_next_turn() {
+    const B: &str = "C01-0000000-0000001-C000002";
+    let mut ended = canceled(marked(2, start(), true));
+    ended.progress.stage = Stage::Canceled { at: start(), outcome: Outcome::Unverified };
+    let now = after(HOUR);
+    let turn = |left: &[&str]| {
+        let mut case = case(vec![ended.clone()]);
+        case.hints = left.iter().map(|id| hint(ObjectType::Charge, id, start())).collect();
+        let seen = |id: &&str| (id.parse().unwrap(), ChargeLook::Seen(charge(id, ChargeState::Authorized, 0)));
+        let findings = Findings { look: Look::NotAsked, charges: left.iter().map(seen).collect(), may_act: true };
+        decide(&case, &findings, now, &policies(), OURS)
+    };
+    let first = turn(&[A, B]);
+    assert_eq!(first.act, Act::CancelCharge(0, A.parse().unwrap()));
+    assert_eq!(first.hints, [HintFate::Done, HintFate::Keep], "the other one is planned: its hint is due at once");
+    let told = |decision: &Decision| {
+        decision
+            .events
+            .iter()
+            .filter_map(|event| serde_json::from_str::<serde_json::Value>(&event.data).ok())
+            .map(|data| data["chargeId"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told(&first), [A]);
+    let second = turn(&[B]);
+    assert_eq!((&second.act, &second.hints[..]), (&Act::CancelCharge(0, B.parse().unwrap()), &[HintFate::Done][..]));
+    assert_eq!(told(&second), [B], "each is told of once");
 }

@@ -411,3 +411,29 @@ fn a_confirmation_planned_before_the_window_ends_is_waited_for() {
     assert!(!waiting.intent.stage().is_terminal());
     assert_eq!(decided(intent, chargeable(), after(30 * DAY + X)).act, Act::Send(0));
 }
+
+#[test]
+fn what_is_stopped_or_paused_within_a_wait_for_the_month_stands_still_once() {
+    let limit = Verdict::Refused(Refusal::MonthlyLimit);
+    let waits = answered(sent(), &limit, after(MINUTE)).intent;
+    let (until, _) = planned(&Draft::new(waits.clone()));
+    let policy = policy();
+    let end = policy.window_end(&waits);
+    let day_ms = 86_400_000;
+    // Until when the stop lasted, how long it was on in all, and how much of that was after the wait.
+    for (now, stopped_ms, beside) in [
+        (until, day_ms, 0),
+        (until, 0, 0),
+        (later(until, DAY), 3 * day_ms, day_ms),
+        (later(until, DAY), day_ms, day_ms),
+    ] {
+        let mut paused = waits.clone();
+        paused.stopped_ms = stopped_ms;
+        paused.wishes.paused_since = Some(now);
+        let decided = only(decided(paused, chargeable(), now)).intent;
+        let by = policy.window_end(&decided).duration_since(end).as_millis();
+        assert_eq!(by, i128::from(beside), "{stopped_ms} ms up to {now}");
+        let again = only(super::decided(decided.clone(), chargeable(), now)).intent;
+        assert_eq!(policy.window_end(&again), policy.window_end(&decided), "taken off once");
+    }
+}

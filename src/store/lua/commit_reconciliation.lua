@@ -1,7 +1,7 @@
 -- Writes what a reconciliation decided, and gives the lease back.
 --
--- KEYS    1 marker  2 permission  3 hints  4 open  5 schedule  6 events  7 quarantine  8.. the intents of the payload, in order,
---         then quota, and then the lists
+-- KEYS    1 marker  2 permission  3 hints  4 open  5 schedule  6 events  7 quarantine  8 held back
+--         9.. the intents of the payload, in order, then quota, and then the lists
 -- ARGV    1 offset  2 source  3 event time  4 permission id  5 token  6 wake number the claim read  7 retention of ended things (ms)
 --         8 quarantine event type  9 quarantine entries at most  10 payload (JSON):
 --           record, closed '0'|'1', not_before ms|'', hints_due ms|'', events [{type, data}],
@@ -10,6 +10,7 @@
 --           intents [{id, state, outcome, charge, progress, due ms|'', entry (in the lists), retry (the wish that was seen to) |'',
 --           number {value, status, sends, first_mark, last_mark, tainted, instrument},
 --           capture {value, status, sends, first_mark, last_mark, tainted, clear} or absent, events [{type, data}]}],
+--           held_back '0'|'1': the stop switch kept something from being sent,
 --           look_asked (as the claim read it, if it was answered; or ''),
 --           unheard '' | {found, changes, span ms, type, data}: what the sweep found, and when it is told that notifications are missing
 -- RETURNS {'committed', next due ms|''} | {'already'} | {'lost_lease'} | {'no_marker'} | {'wrong_type', key}
@@ -17,8 +18,8 @@
 --         (an unverified end may still become captured), and an event is written only with its transition. Only the hints that the
 --         claim read are cleared. A wake number that has changed meanwhile makes the permission due now: no wake is lost.
 if not has_marker() then return { 'no_marker' } end
-local kinds = { KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset', KEYS[6], 'stream', KEYS[7], 'stream' }
-for i = 8, #KEYS - #lists do
+local kinds = { KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset', KEYS[6], 'stream', KEYS[7], 'stream', KEYS[8], 'zset' }
+for i = 9, #KEYS - #lists do
   kinds[#kinds + 1] = KEYS[i]
   kinds[#kinds + 1] = 'hash'
 end
@@ -49,7 +50,7 @@ end
 -- First what may happen, then what is told of the permission, then of the charges: causes come before effects in the stream.
 local applies, overtaken = {}, false
 for i, intent in ipairs(payload.intents) do
-  local stored = redis.call('HMGET', KEYS[7 + i], 'state', 'outcome', 'recovery')
+  local stored = redis.call('HMGET', KEYS[8 + i], 'state', 'outcome', 'recovery')
   applies[i] = may_become(stored[1], stored[2], stored[3], intent.state)
   if not applies[i] and (not stored[1] or terminal[stored[1]]) then
     redis.call('ZREM', KEYS[4], intent.id)
@@ -65,7 +66,7 @@ end
 
 for i, intent in ipairs(payload.intents) do
   if applies[i] then
-    local key, number = KEYS[7 + i], intent.number
+    local key, number = KEYS[8 + i], intent.number
     -- What gets out of a recovery is no longer held by it: the next recovery must hold it anew, and no declaration can resume it.
     redis.call('HSET', key, 'state', intent.state, 'outcome', intent.outcome, 'charge', intent.charge, 'progress', intent.progress,
       'recovery', '0',
@@ -153,6 +154,8 @@ else
   if full then hints_due = math.min(hints_due or math.huge, now + 3600000) end
   if hints_due and (not next_due or hints_due < next_due) then next_due = hints_due end
 end
+-- Due as soon as the switch is lifted; whoever holds the lease then has put it there in vain at worst.
+if payload.held_back == '1' and next_due then redis.call('ZADD', KEYS[8], ms(now), ARGV[4]) end
 if next_due then
   -- Not before now: who had its turn goes behind everybody who is overdue.
   redis.call('ZADD', KEYS[5], ms(math.max(next_due, now)), ARGV[4])

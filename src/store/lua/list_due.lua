@@ -1,16 +1,24 @@
 -- Lets in whom there are tokens for, and lists the permissions that are due.
 --
--- KEYS    1 marker  2 schedule  3 quota  4 waiting  5 tickets
+-- KEYS    1 marker  2 schedule  3 quota  4 waiting  5 tickets  6 held back
 -- ARGV    1 offset  2 permissions at most  3 how long a grant holds (ms)  4 limits  5 classes
 -- RETURNS {'due', {permission id, ...}, let in} | {'no_marker'} | {'wrong_type', key}
 -- WHY     Whoever waits for tokens holds no lease and is not due: a backlog is no busy loop. The room is gone through class by class, whoever
 --         waits longest first. The first of a class that must go on waiting keeps the tokens there are for what it needs from everybody
 --         behind it; so nobody is overtaken for a token, and what nobody before needs is used. While the account is at fault only the
---         probe is let in: whoever waits longest, of any class, so that one permission cannot be the probe for ever.
+--         probe is let in: whoever waits longest, of any class, so that one permission cannot be the probe for ever. What the stop switch held
+--         back is due once it is lifted, a part with each step, so that no script has to touch all of it.
 if not has_marker() then return { 'no_marker' } end
-local wrong = wrong_type({ KEYS[2], 'zset', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'hash' })
+local wrong = wrong_type({ KEYS[2], 'zset', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'hash', KEYS[6], 'zset' })
 if wrong then return { 'wrong_type', wrong } end
 local at_most, classes = tonumber(ARGV[2]), tonumber(ARGV[5])
+if redis.call('HEXISTS', KEYS[1], 'stop_since') == 0 then
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[6], 0, 99)) do
+    -- If somebody holds the lease, the claim puts the score right; he may send by now, and notes it anew if he may not.
+    redis.call('ZADD', KEYS[2], 'XX', 'LT', ms(now), id)
+    redis.call('ZREM', KEYS[6], id)
+  end
+end
 -- Who was let in and had no turn yet. While workers wait for slow answers no more are let in than a full bucket holds, and than can have
 -- a turn soon: more would meet Amazon all at once, or let their tokens run out, and whoever is more urgent would find them given away.
 local turns = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ms(class_span * classes / turn_divisor), 'LIMIT', 0, at_most)

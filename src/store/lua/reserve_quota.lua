@@ -2,7 +2,7 @@
 --
 -- KEYS    1 marker  2 permission  3 schedule  4 quota  5 waiting  6 tickets
 -- ARGV    1 offset  2 permission id  3 token  4 wake number the claim read  5 class  6 needs  7 limits
---         8 when it is planned anew if it must wait (ms)  9 from one probe of an account at fault to the next (ms)  10 the probe's needs
+--         8 when it is planned anew if it must wait (ms)  9 the longest time from one probe of an account at fault to the next (ms)  10 the probe's needs
 -- RETURNS {'reserved'} | {'probe'} | {'waits'} | {'lost_lease'} | {'no_marker'} | {'wrong_type', key}
 -- WHY     Several instances use one quota, and half of a reconciliation helps nobody. Nobody passes by who waits for the same in its class
 --         or a better one. What was let in before has its tokens already. Whoever comes back keeps the place it had.
@@ -38,10 +38,12 @@ local function wait()
   return { 'waits' }
 end
 
-local fault = redis.call('HMGET', KEYS[1], 'fault_since', 'next_probe_at')
+local fault = redis.call('HMGET', KEYS[1], 'fault_since', 'next_probe_at', 'probe_wait_ms')
 if fault[1] then
   if now < tonumber(fault[2] or '0') then return wait() end
-  redis.call('HSET', KEYS[1], 'next_probe_at', ms(now + tonumber(ARGV[9])))
+  -- Each time twice as long, for it is the less likely to be over soon.
+  local pause = math.min(2 * tonumber(fault[3] or ARGV[9]), tonumber(ARGV[9]))
+  redis.call('HSET', KEYS[1], 'next_probe_at', ms(now + pause), 'probe_wait_ms', ms(pause))
   move_tokens(KEYS[4], limits, read_needs(ARGV[10]), -1)
   return { 'probe' }
 end

@@ -405,6 +405,7 @@ impl TestApp {
                 "quota",
                 "waiting",
                 "tickets",
+                "held_back",
                 "events",
                 "journal",
                 "quarantine",
