@@ -17,6 +17,7 @@ use scanner::{NamedPath, Target};
 /// For each top-level module the modules of this crate that it may use besides itself.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("clock", &[]),
+    ("crash", &[]),
     ("telemetry", &[]),
     ("model", &[]),
     ("recovery", &["model"]),
@@ -27,7 +28,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("reconciler", &["store", "amazon_pay", "recovery", "model", "clock", "telemetry"]),
     ("http", &["store", "sns", "ipn", "model", "clock", "telemetry", "recovery"]),
     ("sandbox", &["clock", "model"]),
-    ("config", &["sns", "amazon_pay", "store", "recovery", "model", "clock", "telemetry"]),
+    ("config", &["sns", "amazon_pay", "store", "recovery", "model", "clock", "telemetry", "crash"]),
     (
         "app",
         &[
@@ -60,6 +61,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "sandbox",
             "config",
             "app",
+            "crash",
         ],
     ),
 ];
@@ -71,6 +73,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper", &["http/listener"]),
     ("hyper_util", &["http/listener"]),
     ("rlimit", &["http/listener"]),
+    ("rustix", &["crash"]),
     ("reqwest", &["amazon_pay", "sns/certificate", "sandbox", "cli"]),
     ("aws_sdk_sns", &["sns/subscription"]),
     ("aws_smithy_http_client", &["sns/subscription"]),

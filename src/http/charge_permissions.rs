@@ -126,7 +126,9 @@ pub(super) async fn close(
         let message = format!("expected 1 to {MAX_REASON_CHARS} characters, none of them control characters");
         return Err(Problem::Invalid(vec![FieldError { field: "closureReason".to_owned(), message }]));
     }
+    crash_point!(CloseBefore);
     let requested = state.0.store.request_close(&id, reason, body.cancel_pending_charges).await?;
+    crash_point!(CloseAfter);
     info!(permission = %id, ?requested, "closing asked for");
     let status = match requested {
         CloseRequested::Asked => StatusCode::ACCEPTED,
@@ -141,7 +143,9 @@ pub(super) async fn close(
 /// `POST /v1/charge-permissions/{id}/reconcile`: look now. 202.
 pub(super) async fn reconcile(State(state): State<ApiState>, Path(id): Path<String>) -> Result<Response, Problem> {
     let id = parse(&id)?;
+    crash_point!(LookBefore);
     state.0.store.request_look(&id).await?;
+    crash_point!(LookAfter);
     info!(permission = %id, "a look was asked for");
     Ok((StatusCode::ACCEPTED, Json(resource(&state, &id).await?)).into_response())
 }
