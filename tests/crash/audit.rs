@@ -42,6 +42,8 @@ pub type Summary = BTreeSet<String>;
 pub struct Found {
     pub wrong: Vec<String>,
     pub summary: Summary,
+    /// Ends that say that they are not verified: a strike may cost certainty, never truth.
+    pub unverified: usize,
     /// The events and the requests, one line each, for the report of a violation.
     pub trail: Vec<String>,
 }
@@ -72,16 +74,17 @@ pub async fn audit(world: &World, kind: Kind) -> Found {
     nothing_new_after_the_end_of_consent(world, &told, &mut wrong);
     let summary = summary(world, &told, &ledger, &quarantine);
     for (intent, end) in kind.ends() {
-        if !summary.iter().any(|line| line.starts_with(&format!("{intent} charge.{end}"))) {
+        if !summary.contains(&format!("{intent} charge.{end}")) {
             wrong.push(format!("{intent} did not end {end}: {summary:?}"));
         }
     }
+    let unverified = told.iter().filter(|event| event.data["outcome"] == "unverified").count();
     let told = told.iter().map(|event| format!("event {} {}", event.kind, event.data));
     let asked = ledger.requests.iter().map(|request| {
         let (operation, status, state) = (request.operation, request.status, &request.state);
         format!("request {} {operation} {status} {state:?} {:?}", request.at, request.reason_code)
     });
-    Found { wrong, summary, trail: told.chain(asked).collect() }
+    Found { wrong, summary, unverified, trail: told.chain(asked).collect() }
 }
 
 /// Every message that was answered 200 is in the journal, or, not understood, in the quarantine with its body.
@@ -216,7 +219,7 @@ fn summary(world: &World, told: &[Told], ledger: &Ledger, quarantine: &[Entry]) 
         let text = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
         match event.kind.as_str() {
             kind if ENDS.contains(&kind) => {
-                summary.insert(format!("{} {kind} {}", event.intent(), text("outcome")));
+                summary.insert(format!("{} {kind}", event.intent()));
             }
             "charge_permission.closed" | "refund.completed" | "refund.declined" | "ipn.quarantined" => {
                 summary.insert(event.kind.clone());

@@ -79,17 +79,21 @@ impl Matrix {
             }
         }
         self.print_table();
+        let less_certain = self.came.iter().filter(|came| came.found.unverified > self.baselines[&came.kind].found.unverified);
+        let less_certain = less_certain.count();
         let count = |how: How| self.came.iter().filter(|came| came.struck && came.strike.is_some_and(|at| at.how == how)).count();
         println!(
-            "crash points: {} points, {} kinds of work, {} pairs of the two; process killed and started anew {}, frozen past \
-             its lease {}, Redis killed {}; audited {}; violations {}; {:.0} s",
+            "crash points: {} points, {} kinds of work, {} pairs of the two; process killed and started anew {}, frozen \
+             past its lease {} and until it was overtaken {}, Redis killed {}; audited {}; ends less certain than unharmed {}; violations {}; {:.0} s",
             CrashPoint::ALL.len(),
             self.baselines.len(),
             self.pairs().len(),
             count(How::Killed),
             count(How::Frozen),
+            count(How::Overtaken),
             count(How::RedisKilled),
             self.came.len() + self.baselines.len(),
+            less_certain,
             wrong.len(),
             self.took.as_secs_f64(),
         );
@@ -180,7 +184,7 @@ async fn one(kind: Kind, strike: Option<Strike>, redis_url: String, prefix: Stri
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         let wrong = vec![text.unwrap_or_else(|| "a panic".to_owned())];
-        let found = Found { wrong, summary: Summary::new(), trail: Vec::new() };
+        let found = Found { wrong, summary: Summary::new(), unverified: 0, trail: Vec::new() };
         Came { kind, strike, struck: true, found, reached: BTreeMap::new() }
     })
 }
@@ -201,7 +205,7 @@ async fn all(redis: &[RedisServer], batch: &str, work: Vec<(Kind, Option<Strike>
 }
 
 #[expect(clippy::disallowed_methods, reason = "a switch of the harness, not a setting of the service")]
-fn switch(name: &str) -> Option<String> {
+pub fn switch(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 

@@ -10,6 +10,8 @@ use std::thread::JoinHandle;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use crate::matrix::switch;
+
 /// A running `serve`. Killed when it is dropped.
 pub struct Served {
     child: Child,
@@ -29,13 +31,12 @@ pub enum Seen {
 
 impl Served {
     /// Starts it and waits until it says where it listens.
-    pub async fn start(variables: &[(String, String)], crash_at: Option<&str>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_amazon-pay-ipn"));
+    pub async fn start(variables: &[(String, String)], crash_at: &str) -> Self {
+        let mut command =
+            Command::new(switch("CRASH_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_amazon-pay-ipn").to_owned()));
         command.arg("serve").env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").stdin(Stdio::null());
         command.envs(variables.iter().map(|(name, value)| (name, value)));
-        if let Some(crash_at) = crash_at {
-            command.env("CRASH_AT", crash_at);
-        }
+        command.env("CRASH_AT", crash_at);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the program runs");
         let lines = BufReader::new(child.stdout.take().expect("standard output"));
         let log = Arc::new(Mutex::new(Vec::new()));

@@ -40,8 +40,10 @@ const DAY: Duration = Duration::from_hours(24);
 pub enum How {
     /// SIGKILL; the process is started anew.
     Killed,
-    /// SIGSTOP for longer than a lease, while another process works; then it goes on where it stood.
+    /// SIGSTOP for longer than a lease, while another process does all the work; then it goes on where it stood.
     Frozen,
+    /// The same until the other process has finished one reconciliation: then it goes on beside it.
+    Overtaken,
     /// SIGSTOP, Redis is killed with SIGKILL and started on its data, and the process goes on.
     RedisKilled,
 }
@@ -154,7 +156,7 @@ impl World {
         let variables: Vec<_> = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         init(&redis_url, prefix, &sandbox, clock).await;
         let crash_at = strike.map_or_else(|| "trace".to_owned(), Strike::crash_at);
-        let served = Served::start(&variables, Some(&crash_at)).await;
+        let served = Served::start(&variables, &crash_at).await;
         Self {
             key_base: format!("{prefix}:{{sandbox:{}}}:", sandbox.merchant_id()),
             http: reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client"),
@@ -207,6 +209,9 @@ impl World {
     /// Whether a process has just been struck. What a supervisor does about it is done.
     async fn look_for_the_strike(&mut self) -> bool {
         let how = self.strike.map(|strike| strike.how);
+        if self.struck && how == Some(How::Overtaken) && self.served.reached().contains_key("commit-after") {
+            self.wake_the_frozen();
+        }
         if self.struck || how.is_none() {
             return false;
         }
@@ -215,7 +220,7 @@ impl World {
         let Some(place) = seen.iter().position(|seen| *seen != Seen::Running) else { return false };
         match (seen[place], how) {
             (Seen::Ended(status), Some(How::Killed)) => assert!(Served::was_killed(status), "it ended with {status}"),
-            (Seen::Frozen, Some(How::Frozen | How::RedisKilled)) => {}
+            (Seen::Frozen, Some(How::Frozen | How::Overtaken | How::RedisKilled)) => {}
             (other, _) => panic!("the process is {other:?}: {}", self.served.last_words()),
         }
         self.struck = true;
@@ -241,10 +246,12 @@ impl World {
     /// Starts another process, which is asked from now on; the one before is kept.
     pub async fn start_another(&mut self) {
         let crash_at = match self.strike {
-            None => Some("trace".to_owned()),
-            Some(strike) => Some(strike.crash_at()).filter(|_| !self.struck),
+            None => "trace".to_owned(),
+            Some(strike) if !self.struck => strike.crash_at(),
+            // It says what it does, for whoever waits for it.
+            Some(_) => "trace".to_owned(),
         };
-        let served = Served::start(&self.variables, crash_at.as_deref()).await;
+        let served = Served::start(&self.variables, &crash_at).await;
         self.others.push(std::mem::replace(&mut self.served, served));
     }
 
@@ -314,21 +321,22 @@ impl World {
 
     /// Who was frozen goes on where it stood, after everything has been done without it.
     async fn thaw(&mut self) {
-        let before: Vec<u32> = self.others.iter().map(|other| other.reached().values().sum()).collect();
+        self.wake_the_frozen();
+        let ends = ["commit-after", "merge-after", "release-after"];
+        // It says nothing before it was struck.
+        let done = |other: &Served| ends.iter().any(|end| other.reached().contains_key(*end));
+        #[expect(clippy::disallowed_methods, reason = "how long the harness itself has waited")]
+        let since = Instant::now();
+        while since.elapsed() < THAWS_WITHIN && !self.others.iter().all(done) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn wake_the_frozen(&mut self) {
         for other in &mut self.others {
             if other.seen() == Seen::Frozen {
                 other.signal("CONT");
             }
-        }
-        let done = |other: &Served, before: u32| {
-            let reached = other.reached();
-            let ends = ["commit-after", "merge-after", "release-after"];
-            reached.values().sum::<u32>() > before && ends.iter().any(|end| reached.contains_key(*end))
-        };
-        #[expect(clippy::disallowed_methods, reason = "how long the harness itself has waited")]
-        let since = Instant::now();
-        while since.elapsed() < THAWS_WITHIN && !self.others.iter().zip(&before).all(|(other, before)| done(other, *before)) {
-            tokio::time::sleep(PAUSE).await;
         }
     }
 
