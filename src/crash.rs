@@ -172,7 +172,9 @@ points! {
 
 /// No such point, or no such count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected trace, or a crash point such as mark-after:1, with :freeze after it to stop there instead, got {0:?}")]
+#[error(
+    "expected trace, or a crash point such as mark-after:1, with :freeze after it to stop there instead, got {0:?}"
+)]
 pub struct NoCrash(String);
 
 impl FromStr for CrashPoint {
@@ -275,7 +277,8 @@ mod tests {
         for text in ["trace", "mark-after:1", "commit-before:12", "mark-after:2:freeze"] {
             assert!(text.parse::<Crash>().is_ok(), "{text}");
         }
-        for text in ["", "mark-after", "mark-after:0", "mark-after:x", "nowhere:1", "mark-after:1:sleep", "mark-after:"] {
+        for text in ["", "mark-after", "mark-after:0", "mark-after:x", "nowhere:1", "mark-after:1:sleep", "mark-after:"]
+        {
             let wrong = text.parse::<Crash>().expect_err(text).to_string();
             assert!(wrong.ends_with(&format!("got {text:?}")), "{wrong}");
         }

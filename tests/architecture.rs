@@ -526,7 +526,10 @@ fn a_production_build_has_no_crash_points() {
     let line = manifest.lines().find(|line| line.starts_with("rustix = ")).expect("rustix is a dependency");
     assert!(line.contains("optional = true"), "Cargo.toml: [crash] a production build could signal itself: {line}");
     let enabled: Vec<&str> = manifest.lines().filter(|line| line.contains("dep:rustix")).collect();
-    assert!(enabled.len() == 1 && enabled[0].starts_with("sandbox = "), "only `sandbox` may enable rustix: {enabled:?}");
+    assert!(
+        enabled.len() == 1 && enabled[0].starts_with("sandbox = "),
+        "only `sandbox` may enable rustix: {enabled:?}"
+    );
 }
 
 #[test]
@@ -535,7 +538,8 @@ fn every_crash_point_has_its_place_and_decides_nothing() {
     let code: String = sources.values().map(String::as_str).collect();
     let points = file("src/crash.rs");
     let points = points.split("points! {\n").nth(1).and_then(|rest| rest.split("\n}\n").next()).unwrap_or_default();
-    let points: Vec<&str> = points.lines().filter_map(|line| line.trim().split_once(" = \"")).map(|(name, _)| name).collect();
+    let points: Vec<&str> =
+        points.lines().filter_map(|line| line.trim().split_once(" = \"")).map(|(name, _)| name).collect();
     assert!(points.len() > 50, "the points were not found: {points:?}");
     for point in points {
         assert!(code.contains(&format!("crash_point!({point});")), "src/crash.rs: [crash] nobody comes by {point}");

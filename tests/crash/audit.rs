@@ -31,7 +31,9 @@ impl Told {
 
     /// The mark of a Create Charge, `new` or `repeat`.
     fn send(&self) -> Option<&str> {
-        (self.kind == "charge.attempted").then(|| self.data["send"].as_str().unwrap_or_default()).filter(|send| *send != "capture")
+        (self.kind == "charge.attempted")
+            .then(|| self.data["send"].as_str().unwrap_or_default())
+            .filter(|send| *send != "capture")
     }
 }
 
@@ -89,7 +91,8 @@ pub async fn audit(world: &World, kind: Kind) -> Found {
 
 /// Every message that was answered 200 is in the journal, or, not understood, in the quarantine with its body.
 fn acknowledged_is_kept(world: &World, journal: &[Entry], quarantine: &[Entry], wrong: &mut Vec<String>) {
-    let kept: BTreeSet<&String> = journal.iter().chain(quarantine).filter_map(|entry| entry.get("message_id")).collect();
+    let kept: BTreeSet<&String> =
+        journal.iter().chain(quarantine).filter_map(|entry| entry.get("message_id")).collect();
     for id in &world.promises.acknowledged {
         if !kept.contains(id) {
             wrong.push(format!("the message {id} was answered 200 and is nowhere"));
@@ -144,7 +147,10 @@ fn ends_once_and_as_the_ledger_says(
         }
         for end in ends.iter().filter(|end| end.kind == "charge.captured") {
             if !made.iter().any(|(id, _)| end.data["chargeId"] == id.as_str()) {
-                wrong.push(format!("{intent} was told captured as {}, and the ledger says {made:?}", end.data["chargeId"]));
+                wrong.push(format!(
+                    "{intent} was told captured as {}, and the ledger says {made:?}",
+                    end.data["chargeId"]
+                ));
             }
         }
         if !told.iter().any(|told| told.intent() == intent && told.kind == "charge.scheduled") {
@@ -157,8 +163,10 @@ fn ends_once_and_as_the_ledger_says(
 fn sends_are_marked(told: &[Told], ledger: &Ledger, wrong: &mut Vec<String>) {
     for (operation, capture) in [(Operation::CreateCharge, false), (Operation::CaptureCharge, true)] {
         let sent = ledger.requests_of(operation).len();
-        let marked =
-            told.iter().filter(|told| told.kind == "charge.attempted" && (told.data["send"] == "capture") == capture).count();
+        let marked = told
+            .iter()
+            .filter(|told| told.kind == "charge.attempted" && (told.data["send"] == "capture") == capture)
+            .count();
         if sent > marked {
             wrong.push(format!("{operation} came {sent} times, and {marked} sends were told"));
         }

@@ -42,6 +42,8 @@ kinds! {
     TimeOut = "time-out, taint";
     /// Nobody hears of the success; the repeat learns of it.
     AnswerLost = "answer lost";
+    /// A decline that is heard, and a success that is not; SNS is silent. A decline that is committed late would be a second charge.
+    DeclineThenLost = "decline, then answer lost";
     /// A copy of the request arrives after its process was killed and its number was asked again.
     DelayedCopy = "delayed copy";
     /// The process is killed between Amazon's success and its answer.
@@ -147,6 +149,14 @@ impl Kind {
                 w.sandbox.inject(Operation::CreateCharge, Fault::DropAfter);
                 w.submit("first", &permission, &Value::Null).await;
             }
+            Self::DeclineThenLost => {
+                let permission = w.permission();
+                script(w, &permission, &[Outcome::Decline(DeclineCode::SoftDeclined)]);
+                w.sandbox.inject(Operation::CreateCharge, Fault::Delay(Duration::ZERO));
+                w.sandbox.inject(Operation::CreateCharge, Fault::DropAfter);
+                w.submit("first", &permission, &Value::Null).await;
+                w.until_unheard("first", "captured", |_| false).await;
+            }
             Self::DelayedCopy => killed_in_the_call(w, Fault::HoldBefore).await,
             Self::KilledInCall => killed_in_the_call(w, Fault::HoldAfter).await,
             Self::HardDecline => {
@@ -202,7 +212,8 @@ impl Kind {
                 let permission = w.permission();
                 script(w, &permission, &[Outcome::Decline(DeclineCode::SoftDeclined)]);
                 w.submit("first", &permission, &Value::Null).await;
-                w.until("first", "declined", |charge| charge["attempts"] == 1 && charge["numberStatus"] == "fresh").await;
+                w.until("first", "declined", |charge| charge["attempts"] == 1 && charge["numberStatus"] == "fresh")
+                    .await;
                 w.sandbox.buyer_closes(&permission).expect("a permission");
             }
             Self::RefundAndDispute => refund_and_dispute(w).await,

@@ -18,6 +18,9 @@ const LANES: usize = 12;
 /// Redis servers that they share, each world under a prefix of its own.
 const SERVERS: usize = 2;
 
+/// Times that a point is struck in the kind of refunds and disputes.
+const OF_OBJECTS: u32 = 6;
+
 /// Strikes of one sort.
 #[derive(Debug, Clone, Copy)]
 pub struct Choice {
@@ -67,7 +70,8 @@ impl Matrix {
         }
         for came in &self.came {
             let Some(strike) = came.strike else { continue };
-            let (kind, point, occurrence, how) = (came.kind.name(), strike.point.as_str(), strike.occurrence, strike.how);
+            let (kind, point, occurrence, how) =
+                (came.kind.name(), strike.point.as_str(), strike.occurrence, strike.how);
             let mut say = |why: &str| wrong.push(format!("{kind}, {how:?} at {point}:{occurrence}: {why}"));
             came.found.wrong.iter().for_each(|why| say(why));
             let (ended, unharmed) = (&came.found.summary, &self.baselines[&came.kind].found.summary);
@@ -79,9 +83,12 @@ impl Matrix {
             }
         }
         self.print_table();
-        let less_certain = self.came.iter().filter(|came| came.found.unverified > self.baselines[&came.kind].found.unverified);
+        let less_certain =
+            self.came.iter().filter(|came| came.found.unverified > self.baselines[&came.kind].found.unverified);
         let less_certain = less_certain.count();
-        let count = |how: How| self.came.iter().filter(|came| came.struck && came.strike.is_some_and(|at| at.how == how)).count();
+        let count = |how: How| {
+            self.came.iter().filter(|came| came.struck && came.strike.is_some_and(|at| at.how == how)).count()
+        };
         println!(
             "crash points: {} points, {} kinds of work, {} pairs of the two; process killed and started anew {}, frozen \
              past its lease {} and until it was overtaken {}, Redis killed {}; audited {}; ends less certain than unharmed {}; violations {}; {:.0} s",
@@ -102,10 +109,14 @@ impl Matrix {
             return;
         }
         let met: BTreeSet<CrashPoint> = self.pairs().into_iter().map(|(point, _)| point).collect();
-        let unmet: Vec<&str> = CrashPoint::ALL.iter().filter(|point| !met.contains(point)).map(|point| point.as_str()).collect();
+        let unmet: Vec<&str> =
+            CrashPoint::ALL.iter().filter(|point| !met.contains(point)).map(|point| point.as_str()).collect();
         assert!(unmet.is_empty(), "nobody died at {unmet:?}");
-        let spared: Vec<&str> =
-            Kind::ALL.iter().filter(|kind| !self.pairs().iter().any(|(_, struck)| struck == *kind)).map(|kind| kind.name()).collect();
+        let spared: Vec<&str> = Kind::ALL
+            .iter()
+            .filter(|kind| !self.pairs().iter().any(|(_, struck)| struck == *kind))
+            .map(|kind| kind.name())
+            .collect();
         assert!(spared.is_empty(), "nobody died in {spared:?}");
     }
 
@@ -126,7 +137,8 @@ impl Matrix {
         for point in CrashPoint::ALL {
             print!("{:<24}", point.as_str());
             for (kind, unharmed) in &self.baselines {
-                let here = |came: &&Came| came.kind == *kind && came.strike.is_some_and(|strike| strike.point == *point);
+                let here =
+                    |came: &&Came| came.kind == *kind && came.strike.is_some_and(|strike| strike.point == *point);
                 let struck = self.came.iter().filter(here).filter(|came| came.struck).count();
                 let on_its_way = unharmed.reached.contains_key(point.as_str());
                 match (on_its_way, struck) {
@@ -151,13 +163,22 @@ fn choose(baselines: &BTreeMap<Kind, Came>, choice: Choice) -> Vec<(Kind, Option
         if choice.how == How::RedisKilled && !is_beside_a_write(*point) {
             continue;
         }
-        let mut by_it: Vec<Kind> =
-            baselines.iter().filter(|(_, came)| came.reached.contains_key(point.as_str())).map(|(kind, _)| *kind).collect();
+        let mut by_it: Vec<Kind> = baselines
+            .iter()
+            .filter(|(_, came)| came.reached.contains_key(point.as_str()))
+            .map(|(kind, _)| *kind)
+            .collect();
         by_it.sort_by_key(|kind| chosen.get(kind).copied().unwrap_or_default());
         for kind in by_it.into_iter().take(choice.kinds) {
             *chosen.entry(kind).or_default() += 1;
-            let times = baselines[&kind].reached[point.as_str()].min(choice.occurrences);
-            for occurrence in 1..=times {
+            let reached = baselines[&kind].reached[point.as_str()];
+            // Nothing but its notification tells of a refund or a dispute, so there the later times are those that count.
+            let occurrences = match (kind, choice.occurrences) {
+                (Kind::RefundAndDispute, 1) => reached..=reached,
+                (Kind::RefundAndDispute, _) => 1..=reached.min(OF_OBJECTS),
+                (_, most) => 1..=reached.min(most),
+            };
+            for occurrence in occurrences {
                 work.push((kind, Some(Strike { point: *point, occurrence, how: choice.how })));
             }
         }
@@ -198,7 +219,11 @@ async fn all(redis: &[RedisServer], batch: &str, work: Vec<(Kind, Option<Strike>
         let prefix = format!("{batch}-{place}");
         running.spawn(async move {
             let _lane = lanes.acquire_owned().await.expect("a lane");
-            one(kind, strike, url, prefix).await
+            let came = one(kind, strike, url, prefix).await;
+            for why in &came.found.wrong {
+                println!("{}, {strike:?}: {why}", kind.name());
+            }
+            came
         });
     }
     running.join_all().await

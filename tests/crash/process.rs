@@ -32,12 +32,14 @@ pub enum Seen {
 impl Served {
     /// Starts it and waits until it says where it listens.
     pub async fn start(variables: &[(String, String)], crash_at: &str) -> Self {
-        let mut command =
-            Command::new(switch("CRASH_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_amazon-pay-ipn").to_owned()));
-        command.arg("serve").env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").stdin(Stdio::null());
+        let program = switch("CRASH_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_amazon-pay-ipn").to_owned());
+        // Ends it even if the harness is killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", &program, "serve"]);
+        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("CRASH_AT", crash_at);
         command.envs(variables.iter().map(|(name, value)| (name, value)));
-        command.env("CRASH_AT", crash_at);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the program runs");
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the program runs");
         let lines = BufReader::new(child.stdout.take().expect("standard output"));
         let log = Arc::new(Mutex::new(Vec::new()));
         let (serving, started) = oneshot::channel();
@@ -56,7 +58,8 @@ impl Served {
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(said);
             }
         });
-        let (public, internal) = started.await.unwrap_or_else(|_| panic!("the service did not start: {:?}", child.wait()));
+        let (public, internal) =
+            started.await.unwrap_or_else(|_| panic!("the service did not start: {:?}", child.wait()));
         Self { child, public, internal, log, reader: Some(reader) }
     }
 
@@ -82,9 +85,12 @@ impl Served {
         let _ = self.child.wait();
     }
 
+    /// It may have been struck a moment before.
     pub fn signal(&self, name: &str) {
-        let told = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status().expect("sh");
-        assert!(told.success(), "kill -{name}");
+        let _ = Command::new("kill")
+            .args([&format!("-{name}"), &self.child.id().to_string()])
+            .stderr(Stdio::null())
+            .status();
     }
 
     fn log<T>(&self, read: impl FnOnce(&[Value]) -> T) -> T {

@@ -28,7 +28,7 @@ const LEASE_IS_OVER: Duration = Duration::from_secs(181);
 /// Between two looks at the service, real time.
 const PAUSE: Duration = Duration::from_millis(30);
 /// How long nothing may happen, real time; generous, because other things run on the machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a process that was frozen may take to finish its step before the audit goes on without it.
 const THAWS_WITHIN: Duration = Duration::from_secs(2);
 /// Moves of the clock after which a kind of work never settles.
@@ -118,8 +118,9 @@ pub struct World {
 impl World {
     /// `redis_url` is shared with other worlds, which have other prefixes; a strike that kills Redis gets one of its own.
     pub async fn start(redis_url: &str, prefix: &str, reading: Reading, share: &str, strike: Option<Strike>) -> Self {
-        let own_redis =
-            strike.filter(|strike| strike.how == How::RedisKilled).map(|_| RedisServer::start().expect("a private Redis"));
+        let own_redis = strike
+            .filter(|strike| strike.how == How::RedisKilled)
+            .map(|_| RedisServer::start().expect("a private Redis"));
         let redis_url = own_redis.as_ref().map_or_else(|| redis_url.to_owned(), RedisServer::url);
         let folder = TempDir::new().expect("a folder");
         let path = |name: &str| folder.path().join(name);
@@ -130,8 +131,9 @@ impl World {
         let clock_file = path("clock");
         write("clock", b"0");
         let clock = Clock::from_offset_file(clock_file.clone());
-        let sandbox =
-            Sandbox::start(SandboxSettings { reading, ..SandboxSettings::new(clock.clone()) }).await.expect("the sandbox");
+        let sandbox = Sandbox::start(SandboxSettings { reading, ..SandboxSettings::new(clock.clone()) })
+            .await
+            .expect("the sandbox");
         let variables = [
             ("LISTEN_ADDR", "127.0.0.1:0".to_owned()),
             ("INTERNAL_LISTEN_ADDR", "127.0.0.1:0".to_owned()),
@@ -340,34 +342,41 @@ impl World {
         }
     }
 
-    /// Everything ends in good order.
+    /// Everything ends in good order. What has not been struck yet comes by the points of a shutdown.
     pub async fn finish(&mut self) {
-        for mut served in std::mem::take(&mut self.others) {
-            Self::end(&mut served).await;
-            Self::note_reached(&mut self.reached, &served);
-        }
-        if self.strike.is_none() || self.struck {
-            Self::end(&mut self.served).await;
-        } else {
-            // Points of the shutdown are on every kind's way.
+        if self.strike.is_some() && !self.struck {
             self.terminate(|| ()).await;
+            self.settle().await;
+        }
+        let all = std::mem::take(&mut self.others);
+        for served in all {
+            self.end(served).await;
+        }
+        self.served.signal("TERM");
+        let patience = Patience::new("the process to end");
+        while !matches!(self.served.seen(), Seen::Ended(_)) {
+            patience.pause().await;
         }
         Self::note_reached(&mut self.reached, &self.served);
     }
 
-    async fn end(served: &mut Served) {
+    async fn end(&mut self, mut served: Served) {
         served.signal("TERM");
         let patience = Patience::new("a process to end");
         loop {
             match served.seen() {
                 Seen::Ended(status) => {
-                    assert!(status.success(), "it ended with {status}: {}", served.last_words());
-                    return;
+                    let struck = Served::was_killed(status) && self.strike.is_some() && !self.struck;
+                    assert!(status.success() || struck, "it ended with {status}: {}", served.last_words());
+                    self.struck |= struck;
+                    break;
                 }
                 Seen::Frozen => served.signal("CONT"),
-                Seen::Running => patience.pause().await,
+                Seen::Running => {}
             }
+            patience.pause().await;
         }
+        Self::note_reached(&mut self.reached, &served);
     }
 }
 
@@ -415,9 +424,8 @@ impl World {
     }
 
     async fn get(&mut self, path: &str) -> (u16, Value) {
-        let (status, body, _) = self
-            .ask(|http, served| http.get(format!("http://{}{path}", served.internal)).bearer_auth(TOKEN))
-            .await;
+        let (status, body, _) =
+            self.ask(|http, served| http.get(format!("http://{}{path}", served.internal)).bearer_auth(TOKEN)).await;
         (status, body)
     }
 
@@ -494,8 +502,7 @@ impl World {
         let client = redis::Client::open(self.redis_url.as_str()).expect("a URL");
         // Half a second, the default, is little on a busy machine.
         let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
-        let mut connection =
-            client.get_multiplexed_async_connection_with_config(&patient).await.expect("a connection");
+        let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.expect("a connection");
         let entries: Vec<(String, BTreeMap<String, String>)> = redis::cmd("XRANGE")
             .arg(format!("{}{name}", self.key_base))
             .arg("-")
@@ -535,6 +542,22 @@ impl World {
         rest
     }
 
+    /// A pause, or a failure that shows what everybody did last.
+    async fn pause(&mut self, patience: &Patience) {
+        if patience.is_over() {
+            let mut told = String::new();
+            for permission in self.permissions.clone() {
+                let (_, shown) = self.get(&format!("/v1/charge-permissions/{permission}")).await;
+                told += &format!("  {} {shown}\n", self.sandbox.now());
+            }
+            for served in std::iter::once(&self.served).chain(&self.others) {
+                told += &format!("  a process said last:\n{}", served.last_words());
+            }
+            panic!("waited in vain for {}\n{told}", patience.what);
+        }
+        patience.pause().await;
+    }
+
     fn move_on(&mut self, rest: &Rest) {
         match rest {
             Rest::Until(at) => {
@@ -565,7 +588,7 @@ impl World {
             }
             let rest = self.rest().await;
             if matches!(rest, Rest::Busy) {
-                patience.pause().await;
+                self.pause(&patience).await;
                 self.look_for_the_strike().await;
                 continue;
             }
@@ -597,7 +620,7 @@ impl World {
             self.deliver().await;
             match self.rest().await {
                 Rest::Busy => {
-                    patience.pause().await;
+                    self.pause(&patience).await;
                     self.look_for_the_strike().await;
                 }
                 Rest::Nothing => {
@@ -663,8 +686,12 @@ impl Patience {
         Self { what: what.to_owned(), since: Instant::now() }
     }
 
+    fn is_over(&self) -> bool {
+        self.since.elapsed() >= PATIENCE
+    }
+
     async fn pause(&self) {
-        assert!(self.since.elapsed() < PATIENCE, "waited in vain for {}", self.what);
+        assert!(!self.is_over(), "waited in vain for {}", self.what);
         tokio::time::sleep(PAUSE).await;
     }
 }
