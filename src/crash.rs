@@ -229,7 +229,6 @@ pub fn arm(crash: Crash) {
 /// A point is reached. `crash_point!` calls this.
 pub fn reach(point: CrashPoint) {
     match CRASH.get().map(|crash| &crash.0) {
-        None => {}
         Some(Wanted::Trace) => say(point),
         Some(Wanted::At { point: armed, left, signal }) if *armed == point => {
             match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
@@ -239,7 +238,7 @@ pub fn reach(point: CrashPoint) {
             }
         }
         Some(Wanted::At { left, .. }) if left.load(Ordering::SeqCst) == 0 => say(point),
-        Some(Wanted::At { .. }) => {}
+        Some(Wanted::At { .. }) | None => {}
     }
 }
 
@@ -251,10 +250,12 @@ fn say(point: CrashPoint) {
 /// threads first.
 fn strike(signal: Signal) {
     let _ = kill_process(getpid(), signal);
-    while signal == Signal::KILL {
+    if signal == Signal::STOP {
+        return std::thread::sleep(STOP_STRIKES_WITHIN);
+    }
+    loop {
         std::thread::park();
     }
-    std::thread::sleep(STOP_STRIKES_WITHIN);
 }
 
 #[cfg(test)]
