@@ -203,8 +203,11 @@ impl App {
             () = shutdown.cancelled() => false,
         };
         info!("stopping: no new work; finishing what is in hand");
+        crash_point!(StopHeard);
         shutdown.cancel();
+        crash_point!(DrainBegun);
         tokio::time::timeout(DRAIN, tasks.wait()).await.context("work in hand was not finished within 60 s")?;
+        crash_point!(Drained);
         if asked { Ok(()) } else { Err(anyhow!("a listener or a worker failed")) }
     }
 }
@@ -290,6 +293,7 @@ async fn keep_house(store: Store, shutdown: CancellationToken) {
             Ok(trimmed) => info!(trimmed, "old events were trimmed"),
             Err(error) => warn!(error = &error as &dyn std::error::Error, "events could not be trimmed"),
         }
+        crash_point!(EventsTrimmed);
         // Both may take a while, and can go on the next time.
         if let Some(Err(error)) = shutdown.run_until_cancelled(store.fill_lists()).await {
             let error = &error as &dyn std::error::Error;
@@ -298,11 +302,13 @@ async fn keep_house(store: Store, shutdown: CancellationToken) {
                 "charges of an earlier version are missing in the lists; the Redis user needs +scan for this once"
             );
         }
+        crash_point!(ListsFilled);
         match shutdown.run_until_cancelled(store.trim_lists()).await {
             None | Some(Ok(0)) => {}
             Some(Ok(trimmed)) => info!(trimmed, "entries of charges that have gone were taken out of the lists"),
             Some(Err(error)) => warn!(error = &error as &dyn std::error::Error, "the lists could not be trimmed"),
         }
+        crash_point!(ListsTrimmed);
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = tokio::time::sleep(HOUSEKEEPING) => {}

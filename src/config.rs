@@ -4,6 +4,8 @@
 //! was expected. Secrets come from files only. What moves the trust (other API hosts, other certificate names, a movable clock) is for
 //! sandboxes and is refused in a live environment.
 
+#[cfg(feature = "sandbox")]
+pub mod crash_at;
 pub mod policy_file;
 mod reader;
 mod redis;

@@ -10,6 +10,15 @@
 //! Around it: [`model`] is the vocabulary, [`config`] every setting, [`app`] puts the parts together, [`cli`] is the command line,
 //! [`clock`] and [`telemetry`] are what their names say, and `sandbox` is a faithful local Amazon Pay for demo and tests.
 
+/// A named place between two durable steps, at which `tests/crash` can kill the process (`docs/RELIABILITY-crash.md`). It is nothing in
+/// a build without the sandbox.
+macro_rules! crash_point {
+    ($point:ident) => {
+        #[cfg(feature = "sandbox")]
+        crate::crash::reach(crate::crash::CrashPoint::$point);
+    };
+}
+
 pub mod http;
 pub mod sns;
 
@@ -26,6 +35,8 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+#[cfg(feature = "sandbox")]
+pub mod crash;
 pub mod model;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

@@ -126,7 +126,9 @@ impl Reconciler {
     /// When Redis does not answer. Nothing is lost: the lease runs out and the permission is due again.
     pub async fn step(&self) -> Result<StepOutcome, StoreError> {
         for permission in self.store.due(CANDIDATES).await? {
+            crash_point!(DueListed);
             if let Claimed::Yes(claim) = self.store.claim(&permission, self.clock.now()).await? {
+                crash_point!(Claimed);
                 return self.reconcile(*claim).await;
             }
         }
@@ -150,7 +152,9 @@ impl Reconciler {
                 Ok(StepOutcome::LostLease(permission))
             }
             Err(Stop::ShuttingDown) => {
+                crash_point!(ReleaseBefore);
                 self.store.release(&claim, Duration::ZERO).await?;
+                crash_point!(ReleaseAfter);
                 Ok(StepOutcome::Released(permission))
             }
             Err(Stop::Store(error)) => {
@@ -185,6 +189,7 @@ impl Reconciler {
             Turn::Waits => return Ok(false),
         }
         let (findings, objects) = self.gather(claim, &mut case, plan).await?;
+        crash_point!(Gathered);
         let now = self.now(claim);
         let mut decision = decide(&case, &findings, now, &self.policies, self.environment);
         let swept = judge(&case, &objects, &findings.look, &mut decision, now, self.environment);
@@ -198,6 +203,7 @@ impl Reconciler {
             let next_try = decision.not_before.map(tracing::field::display);
             warn!(permission = %case.permission, next_try, "Amazon did not show a charge permission; its charges wait");
         }
+        crash_point!(Decided);
         let mut answered = None;
         match std::mem::replace(&mut decision.act, Act::Nothing) {
             Act::Nothing => {}
@@ -243,7 +249,10 @@ impl Reconciler {
             error!(permission = %claim.permission, %operation, "a call was not made because it was not reserved: a bug");
             return Err(Stop::NotReserved);
         }
-        match self.store.renew(claim).await? {
+        crash_point!(RenewBefore);
+        let renewed = self.store.renew(claim).await?;
+        crash_point!(RenewAfter);
+        match renewed {
             Renewed::Yes => Ok(()),
             Renewed::Lapsed => {
                 metrics::counter!(metric::LEASE_LAPSED).increment(1);

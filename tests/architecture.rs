@@ -17,6 +17,7 @@ use scanner::{NamedPath, Target};
 /// For each top-level module the modules of this crate that it may use besides itself.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("clock", &[]),
+    ("crash", &[]),
     ("telemetry", &[]),
     ("model", &[]),
     ("recovery", &["model"]),
@@ -27,7 +28,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("reconciler", &["store", "amazon_pay", "recovery", "model", "clock", "telemetry"]),
     ("http", &["store", "sns", "ipn", "model", "clock", "telemetry", "recovery"]),
     ("sandbox", &["clock", "model"]),
-    ("config", &["sns", "amazon_pay", "store", "recovery", "model", "clock", "telemetry"]),
+    ("config", &["sns", "amazon_pay", "store", "recovery", "model", "clock", "telemetry", "crash"]),
     (
         "app",
         &[
@@ -60,6 +61,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "sandbox",
             "config",
             "app",
+            "crash",
         ],
     ),
 ];
@@ -71,6 +73,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper", &["http/listener"]),
     ("hyper_util", &["http/listener"]),
     ("rlimit", &["http/listener"]),
+    ("rustix", &["crash"]),
     ("reqwest", &["amazon_pay", "sns/certificate", "sandbox", "cli"]),
     ("aws_sdk_sns", &["sns/subscription"]),
     ("aws_smithy_http_client", &["sns/subscription"]),
@@ -502,6 +505,51 @@ fn the_sandboxs_rsa_is_not_in_a_production_build() {
         features.len() == 1 && features[0].starts_with("sandbox = "),
         "only `sandbox` may enable rsa: {features:?}"
     );
+}
+
+#[test]
+fn a_production_build_has_no_crash_points() {
+    let lib = file("src/lib.rs");
+    let behind_the_feature = "#[cfg(feature = \"sandbox\")]\n";
+    assert!(
+        lib.contains(&format!("{behind_the_feature}pub mod crash;")),
+        "src/lib.rs: [crash] the module is in every build. To do: keep it behind `sandbox`."
+    );
+    let body = lib.split("macro_rules! crash_point {\n    ($point:ident) => {\n").nth(1);
+    let body = body.and_then(|rest| rest.split("\n    };\n").next()).expect("the macro is in src/lib.rs");
+    let statements = body.split(';').filter(|statement| !statement.trim().is_empty()).count();
+    assert!(
+        body.trim_start().starts_with(behind_the_feature) && statements == 1,
+        "src/lib.rs: [crash] `crash_point!` is more than one call behind `sandbox`: {body}"
+    );
+    let manifest = file("Cargo.toml");
+    let line = manifest.lines().find(|line| line.starts_with("rustix = ")).expect("rustix is a dependency");
+    assert!(line.contains("optional = true"), "Cargo.toml: [crash] a production build could signal itself: {line}");
+    let enabled: Vec<&str> = manifest.lines().filter(|line| line.contains("dep:rustix")).collect();
+    assert!(
+        enabled.len() == 1 && enabled[0].starts_with("sandbox = "),
+        "only `sandbox` may enable rustix: {enabled:?}"
+    );
+}
+
+#[test]
+fn every_crash_point_has_its_place_and_decides_nothing() {
+    let sources = files("src", ".rs");
+    let code: String = sources.values().map(String::as_str).collect();
+    let points = file("src/crash.rs");
+    let points = points.split("points! {\n").nth(1).and_then(|rest| rest.split("\n}\n").next()).unwrap_or_default();
+    let points: Vec<&str> =
+        points.lines().filter_map(|line| line.trim().split_once(" = \"")).map(|(name, _)| name).collect();
+    assert!(points.len() > 50, "the points were not found: {points:?}");
+    for point in points {
+        assert!(code.contains(&format!("crash_point!({point});")), "src/crash.rs: [crash] nobody comes by {point}");
+    }
+    for (file, text) in &sources {
+        for line in text.lines().filter(|line| line.contains("crash_point!(")) {
+            let alone = line.trim().strip_prefix("crash_point!(").is_some_and(|rest| rest.ends_with(");"));
+            assert!(alone, "{file}: [crash] a point is a statement of its own, not part of: {line}");
+        }
+    }
 }
 
 /// The dependencies of a manifest that have no comment on the line above.

@@ -103,7 +103,12 @@ impl Transport {
         let stopwatch = Stopwatch::start();
         let answered = client.execute(request).await;
         match answered {
-            Ok(response) => Ok(self.read(operation, response, &stopwatch).await),
+            Ok(response) => {
+                if way == Way::Once {
+                    crash_point!(AnswerBegun);
+                }
+                Ok(self.read(operation, response, &stopwatch).await)
+            }
             Err(error) => {
                 let why = if error.is_connect() {
                     NoReply::NotConnected

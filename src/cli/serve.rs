@@ -20,19 +20,27 @@ pub struct ServeArgs {
     /// `AMAZON_PAY_MERCHANT_ID`. Needs that, `AMAZON_PAY_REGION` and `AMAZON_PAY_PUBLIC_KEY_ID`, and neither Redis nor a private key
     #[arg(long)]
     learn: bool,
+    #[cfg(feature = "sandbox")]
+    #[command(flatten)]
+    crash: config::crash_at::CrashAt,
 }
 
 /// Serves until SIGTERM or SIGINT, then drains. Exit status: 0 stopped as asked, 1 failed, 2 wrong settings.
 pub async fn run(args: ServeArgs) -> ExitCode {
-    if args.learn { learn(args.settings).await } else { serve(args.settings).await }
+    if args.learn { learn(args.settings).await } else { serve(args).await }
 }
 
-async fn serve(given: Given) -> ExitCode {
-    let (format, filter) = config::logging(&given);
-    let settings = match config::read(given) {
+async fn serve(args: ServeArgs) -> ExitCode {
+    let (format, filter) = config::logging(&args.settings);
+    let settings = match config::read(args.settings) {
         Ok(settings) => settings,
         Err(wrong) => return mistakes::report(&wrong),
     };
+    #[cfg(feature = "sandbox")]
+    match config::crash_at::read(&args.crash, settings.account.environment) {
+        Ok(crash) => crash.into_iter().for_each(crate::crash::arm),
+        Err(wrong) => return mistakes::report(&wrong),
+    }
     telemetry::start_logging(format, &filter);
     // Before anything is ready: a signal that comes first would end the process without a drain.
     let stop = told_to_stop();

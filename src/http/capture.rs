@@ -42,7 +42,9 @@ pub(super) async fn request(
             "expected a charge with captureNow: false; this one is captured by Amazon as soon as it is authorised";
         return Err(Problem::Conflict(message.to_owned()));
     }
+    crash_point!(CaptureBefore);
     let requested = inner.store.request_capture(&stored.intent, &wish).await?;
+    crash_point!(CaptureAfter);
     info!(intent = %id, permission = %charge.charge_permission_id, ?requested, "capture asked for");
     let status = match requested {
         CaptureRequested::Accepted => StatusCode::ACCEPTED,

@@ -22,7 +22,9 @@ pub(super) async fn retry(State(state): State<ApiState>, Path(id): Path<String>)
             "the last answer is being confirmed under the same number at {at}; to ask earlier could charge twice"
         )));
     }
+    crash_point!(RetryBefore);
     let retried = state.0.store.retry_charge(&intent).await?;
+    crash_point!(RetryAfter);
     info!(intent = %intent.id, ?retried, "a retry was asked for");
     match retried {
         Retried::Noted => {
@@ -54,7 +56,9 @@ pub(super) async fn resume(State(state): State<ApiState>, Path(id): Path<String>
 
 async fn set_pause(state: ApiState, id: &str, on: bool) -> Result<Response, Problem> {
     let intent = stored(&state, id).await?;
+    crash_point!(PauseBefore);
     let pause = state.0.store.pause_charge(&intent, on).await?;
+    crash_point!(PauseAfter);
     info!(intent = %intent.id, on, ?pause, "a charge was paused or resumed");
     match pause {
         Pause::Since(_) | Pause::No => Ok(Json(resource(&state, &intent.id).await?).into_response()),
@@ -81,7 +85,9 @@ pub(super) async fn resume_permission(
 
 async fn set_permission_pause(state: ApiState, id: &str, on: bool) -> Result<Response, Problem> {
     let id = charge_permissions::parse(id)?;
+    crash_point!(PauseBefore);
     let pause = state.0.store.pause_permission(&id, on).await?;
+    crash_point!(PauseAfter);
     info!(permission = %id, on, ?pause, "a charge permission was paused or resumed");
     if pause == Pause::Unknown {
         return Err(Problem::NotFound("charge permission: no charge or notification has named it"));

@@ -134,7 +134,9 @@ pub(super) async fn close(
         let message = format!("expected 1 to {MAX_REASON_CHARS} characters, none of them control characters");
         return Err(Problem::Invalid(vec![FieldError { field: "closureReason".to_owned(), message }]));
     }
+    crash_point!(CloseBefore);
     let requested = state.0.store.request_close(&id, reason, body.cancel_pending_charges).await?;
+    crash_point!(CloseAfter);
     info!(permission = %id, ?requested, "closing asked for");
     let status = match requested {
         CloseRequested::Asked => StatusCode::ACCEPTED,
@@ -160,7 +162,10 @@ pub(super) async fn reconcile(
     } else {
         parse_json(&body).map_err(Problem::Invalid)?
     };
-    if !state.0.store.request_look(&id, body.new).await? {
+    crash_point!(LookBefore);
+    let known = state.0.store.request_look(&id, body.new).await?;
+    crash_point!(LookAfter);
+    if !known {
         return Err(Problem::NotFound(
             "charge permission: no charge or notification has named it; if it is a new one, send {\"new\": true}",
         ));

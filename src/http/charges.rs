@@ -210,7 +210,9 @@ pub(super) async fn submit(
     let draft = plan(&submission, &inner.policies, inner.clock.now())?;
     let intent = &draft.intent;
     let due = due(intent, inner.policies.of(intent)).unwrap_or(intent.submitted_at);
+    crash_point!(SubmitBefore);
     let submitted = inner.store.submit_charge(&submission, &Plan { intent, due, events: &draft.events }).await?;
+    crash_point!(SubmitAfter);
     info!(intent = %id, permission = %submission.request.charge_permission_id, ?submitted, "charge submitted");
     let status = match submitted {
         Submitted::Accepted | Submitted::Held | Submitted::Resumed => StatusCode::ACCEPTED,
@@ -264,7 +266,9 @@ pub(super) async fn show(State(state): State<ApiState>, Path(id): Path<String>) 
 /// `DELETE /v1/charges/{id}`: 200 when final, 202 when a charge may still come of it.
 pub(super) async fn cancel(State(state): State<ApiState>, Path(id): Path<String>) -> Result<Response, Problem> {
     let id = parse(&id)?;
+    crash_point!(CancelBefore);
     let canceled = state.0.store.cancel_charge(&id).await?;
+    crash_point!(CancelAfter);
     info!(intent = %id, ?canceled, "cancellation asked for");
     match canceled {
         Canceled::Done => Ok(Json(resource(&state, &id).await?).into_response()),

@@ -239,7 +239,9 @@ async fn notification(inner: &Inner, message: &Verified<Envelope>, body: &str) -
     let delivery = delivery(message, body);
     match ipn::read(message, &inner.merchant) {
         Ok(Ipn::Notification(notification)) => {
+            crash_point!(AcceptBefore);
             let accepted = inner.store.accept_notification(&delivery, &named(&notification)).await?;
+            crash_point!(AcceptAfter);
             info!(
                 message_id = message.message_id,
                 permission = %notification.charge_permission_id,
@@ -260,7 +262,9 @@ async fn notification(inner: &Inner, message: &Verified<Envelope>, body: &str) -
                 Quarantine::NotUnderstood(_) => "not understood",
                 Quarantine::OtherMerchant(_) => "for another merchant",
             };
+            crash_point!(QuarantineBefore);
             inner.store.quarantine_notification(&delivery, &why.to_string()).await?;
+            crash_point!(QuarantineAfter);
             error!(message_id = message.message_id, kind, reason = %why, "a genuine notification was put into quarantine");
             Ok(Received::Quarantined)
         }
@@ -273,6 +277,7 @@ async fn subscription(inner: &Inner, message: &Verified<Envelope>) -> Result<Rec
     if inner.store.is_known(&message.message_id).await? {
         return Ok(Received::Duplicate);
     }
+    crash_point!(SubscriptionBefore);
     if let Err(error) = inner.subscriber.confirm(message).await {
         error!(
             error = &error as &dyn std::error::Error,
@@ -283,7 +288,9 @@ async fn subscription(inner: &Inner, message: &Verified<Envelope>) -> Result<Rec
         return Ok(Received::Unavailable);
     }
     info!(topic = message.topic_arn, "subscription confirmed");
+    crash_point!(SubscriptionConfirmed);
     keep_subscription(inner, message, "confirmed").await?;
+    crash_point!(SubscriptionAfter);
     Ok(Received::Subscription)
 }
 

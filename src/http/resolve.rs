@@ -89,7 +89,9 @@ async fn captured(state: &ApiState, id: &IntentId, charge: &str) -> Result<Respo
     if !matches!(intent.stage(), Stage::Held { .. }) && !is_unverified(&intent) {
         return Err(Unresolvable::NotHeld(intent.stage().name()).into());
     }
+    crash_point!(ResolveBefore);
     state.0.store.claim_charge(&intent, &charge).await?;
+    crash_point!(ResolveAfter);
     warn!(intent = %id, %charge, "an operator names the charge of an intent: it is read at Amazon");
     let resource = resource(state, id).await?;
     Ok((StatusCode::ACCEPTED, Json(resource)).into_response())
@@ -107,7 +109,10 @@ async fn decided(state: &ApiState, id: &IntentId, wanted: Resolution) -> Result<
         };
         let becomes = draft.as_ref().map_or(intent, |draft| &draft.intent);
         let events = draft.as_ref().map_or(&[][..], |draft| &draft.events);
-        match inner.store.resolve_charge(&stored, resolution, becomes, events).await? {
+        crash_point!(ResolveBefore);
+        let resolved = inner.store.resolve_charge(&stored, resolution, becomes, events).await?;
+        crash_point!(ResolveAfter);
+        match resolved {
             Resolved::Yes => {
                 warn!(intent = %id, ?resolution, "an operator resolved a charge");
                 return Ok(Json(resource(state, id).await?).into_response());

@@ -18,14 +18,18 @@ pub(super) async fn show(State(state): State<ApiState>) -> Result<Response, Prob
 
 /// `POST /v1/stop`.
 pub(super) async fn throw(State(state): State<ApiState>) -> Result<Response, Problem> {
+    crash_point!(StopBefore);
     state.0.store.set_stop(true).await?;
+    crash_point!(StopAfter);
     warn!("the stop switch is on: no charge is sent on any instance");
     show(State(state)).await
 }
 
 /// `DELETE /v1/stop`.
 pub(super) async fn lift(State(state): State<ApiState>) -> Result<Response, Problem> {
+    crash_point!(StopBefore);
     state.0.store.set_stop(false).await?;
+    crash_point!(StopAfter);
     warn!("the stop switch is off: charges go on");
     show(State(state)).await
 }

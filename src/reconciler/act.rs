@@ -47,6 +47,7 @@ impl Reconciler {
             return Ok(None);
         }
         self.before_call(claim, Operation::CreateCharge).await?;
+        crash_point!(SignBefore);
         let draft = &mut decision.drafts[index];
         let intent = &draft.intent;
         let signed = match self.amazon.sign_create_charge(&intent.request, &intent.id, intent.number.value) {
@@ -60,7 +61,9 @@ impl Reconciler {
         let stored_state = case.intents[index].stage().name();
         let instrument = look.view().and_then(|view| view.instrument.as_ref());
         let needed = self.amazon.timeout() + LEASE_MARGIN;
+        crash_point!(MarkBefore);
         let marked = self.store.mark(claim, &Send { intent, stored_state, instrument, needed }).await?;
+        crash_point!(MarkAfter);
         match marked {
             Marked::Yes(number) => draft.intent.number = number,
             Marked::Stopped => {
@@ -81,6 +84,7 @@ impl Reconciler {
         }
         // The point of no return is behind us: no early exit until the verdict is in the draft.
         let verdict = self.amazon.send(signed).await;
+        crash_point!(Answered);
         let policy = self.policies.of(&draft.intent);
         let alone = refused_alone(&draft.intent, &verdict);
         settle(draft, &verdict, self.now(claim), policy);
@@ -96,6 +100,7 @@ impl Reconciler {
         );
         self.pass_on_throttling().await;
         self.pass_on_fault(&verdict, alone).await;
+        crash_point!(Settled);
         Ok(Some(verdict))
     }
 
@@ -111,6 +116,7 @@ impl Reconciler {
             Ok(()) => self.amazon.charge_permission(&claim.permission).await,
             Err(_) => Look::Failed,
         };
+        crash_point!(LookedAgain);
         self.pass_on_throttling().await;
         self.judge_the_look_after(&decision.record, &mut look).await;
         let now = self.now(claim);
@@ -129,7 +135,9 @@ impl Reconciler {
         charge: &ChargeId,
     ) -> Result<(), Stop> {
         self.before_call(claim, Operation::CancelCharge).await?;
+        crash_point!(CancelChargeBefore);
         let outcome = self.amazon.cancel_charge(charge, "canceled by the merchant").await;
+        crash_point!(CancelChargeAfter);
         self.pass_on_throttling().await;
         let now = self.now(claim);
         let draft = &mut decision.drafts[index];

@@ -29,6 +29,7 @@ impl Reconciler {
             return Ok(None);
         }
         self.before_call(claim, Operation::CaptureCharge).await?;
+        crash_point!(CaptureSignBefore);
         let draft = &mut decision.drafts[index];
         let intent = &draft.intent;
         let Stage::Authorized { charge, .. } = intent.stage() else { return Ok(None) };
@@ -45,7 +46,10 @@ impl Reconciler {
         let value = number.value;
         let needed = self.amazon.timeout() + LEASE_MARGIN;
         let send = CaptureSend { intent, charge: &charge, wish, number, needed };
-        match self.store.mark_capture(claim, &send).await? {
+        crash_point!(CaptureMarkBefore);
+        let marked = self.store.mark_capture(claim, &send).await?;
+        crash_point!(CaptureMarkAfter);
+        match marked {
             Marked::Yes(marked) => {
                 if let Some(capture) = &mut draft.intent.capture {
                     capture.number = marked;
@@ -69,6 +73,7 @@ impl Reconciler {
         }
         // The point of no return is behind us: no early exit until the verdict is in the draft.
         let verdict = self.amazon.send(signed).await;
+        crash_point!(CaptureAnswered);
         let policy = self.policies.of(&draft.intent);
         let alone = capture_refused_alone(&draft.intent, &verdict);
         settle_capture(draft, &verdict, self.now(claim), policy);

@@ -16,7 +16,9 @@ impl Reconciler {
     pub(super) async fn close(&self, claim: &Claim, case: &Case, mut decision: Decision) -> Result<Decision, Stop> {
         let Some(wish) = &case.close else { return Ok(decision) };
         self.before_call(claim, Operation::CloseChargePermission).await?;
+        crash_point!(ClosePermissionBefore);
         let outcome = self.amazon.close_charge_permission(&claim.permission, &wish.reason, wish.cancel_pending).await;
+        crash_point!(ClosePermissionAfter);
         let (came_to, answered) = match outcome {
             CloseOutcome::Done | CloseOutcome::AlreadyFinal | CloseOutcome::Failed => (Tried::MayHaveClosed, true),
             CloseOutcome::Refused(code) => (Tried::Refused(code), true),

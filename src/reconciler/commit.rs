@@ -41,6 +41,7 @@ impl Reconciler {
     ) -> Result<(), Stop> {
         let commit = self.commit_of(claim, case, decision, noted);
         let mut tries = 0;
+        crash_point!(CommitBefore);
         let committed = loop {
             tries += 1;
             match self.store.commit(claim, &commit).await {
@@ -51,11 +52,14 @@ impl Reconciler {
                 Err(error) => return Err(error.into()),
             }
         };
+        crash_point!(CommitAfter);
         if committed == Committed::Yes {
             return Ok(());
         }
         if let Some(charge) = charge {
+            crash_point!(MergeBefore);
             self.store.note_charge(&claim.permission, &charge.id).await?;
+            crash_point!(MergeAfter);
         }
         Err(Stop::LostLease)
     }

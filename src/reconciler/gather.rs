@@ -18,7 +18,9 @@ impl Reconciler {
     ) -> Result<(Findings, ObjectFindings), Stop> {
         let look = if plan.permission {
             self.before_call(claim, Operation::GetChargePermission).await?;
-            self.amazon.charge_permission(&claim.permission).await
+            let look = self.amazon.charge_permission(&claim.permission).await;
+            crash_point!(PermissionRead);
+            look
         } else {
             Look::NotAsked
         };
@@ -29,6 +31,7 @@ impl Reconciler {
             }
             self.before_call(claim, Operation::GetCharge).await?;
             let found = self.amazon.charge(charge).await;
+            crash_point!(ChargeRead);
             if let ChargeLook::Seen(view) = &found
                 && let Some(tag) = &view.tag
                 && !case.intents.iter().any(|intent| intent.id == tag.intent)
@@ -59,12 +62,14 @@ impl Reconciler {
             if !found.met_account_fault() {
                 self.before_call(claim, Operation::GetRefund).await?;
                 found.refunds.push((id.clone(), self.amazon.refund(id).await));
+                crash_point!(ObjectRead);
             }
         }
         for id in &plan.disputes {
             if !found.met_account_fault() {
                 self.before_call(claim, Operation::GetDispute).await?;
                 found.disputes.push((id.clone(), self.amazon.dispute(id).await));
+                crash_point!(ObjectRead);
             }
         }
         Ok(found)

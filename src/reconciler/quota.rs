@@ -46,7 +46,10 @@ impl Reconciler {
             probe_every: ACCOUNT_PROBE,
             probe: PROBE,
         };
-        match self.store.reserve(claim, &request).await? {
+        crash_point!(ReserveBefore);
+        let reserved = self.store.reserve(claim, &request).await?;
+        crash_point!(ReserveAfter);
+        match reserved {
             Reserved::Yes => Ok(Turn::Ours),
             Reserved::Probe => Ok(Turn::Probe),
             Reserved::Waits => Ok(Turn::Waits),
@@ -58,6 +61,7 @@ impl Reconciler {
     pub(super) async fn probe(&self, claim: &Claim, case: &Case) -> Result<(), Stop> {
         self.before_call(claim, Operation::GetChargePermission).await?;
         let look = self.amazon.charge_permission(&claim.permission).await;
+        crash_point!(Probed);
         self.pass_on_throttling().await;
         match (&look, self.skew_s()) {
             (Look::Seen(_) | Look::NotFound, None) => {
@@ -118,7 +122,10 @@ impl Reconciler {
     pub(super) async fn raise_fault(&self, reason: &str) -> Result<(), StoreError> {
         let message = "Amazon refuses this account or its key; nothing is called until it answers but a probe after 1, 2, 4, 8, then every 15 minutes, or when somebody asks for one";
         let event = Event::attention("account_fault", message, json!({ "reasonCode": reason }));
-        if self.store.raise_fault(reason, &event, PROBES).await? {
+        crash_point!(FaultBefore);
+        let raised = self.store.raise_fault(reason, &event, PROBES).await?;
+        crash_point!(FaultAfter);
+        if raised {
             warn!(reason, "the account is at fault: outbound work pauses");
         }
         Ok(())
@@ -157,6 +164,7 @@ impl Reconciler {
             if let Err(error) = self.store.note_throttled(operation, retry_after).await {
                 error!(error = &error as &dyn std::error::Error, %operation, "throttling could not be passed on");
             }
+            crash_point!(ThrottlingNoted);
         }
     }
 }

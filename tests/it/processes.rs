@@ -109,6 +109,17 @@ async fn a_live_environment_refuses_what_is_for_sandboxes() {
 }
 
 #[tokio::test]
+async fn a_live_environment_refuses_to_be_crashed() {
+    let world = World::empty().await;
+    let mut command = world.environment.program(&["serve"]);
+    command.env("AMAZON_PAY_PUBLIC_KEY_ID", "LIVE-AAAA").env_remove("AMAZON_PAY_API_BASE_URL");
+    let (code, told) = said(&run(command.env("CRASH_AT", "mark-after:1")));
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("error: CRASH_AT: is for sandboxes only"), "{told}");
+    assert_eq!(told.matches("error: ").count(), 1, "nothing else is wrong: {told}");
+}
+
+#[tokio::test]
 async fn init_writes_one_marker_and_no_second() {
     let world = World::ready().await;
     let (code, told) = said(&run(&mut world.environment.program(&["init", "--first"])));
