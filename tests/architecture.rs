@@ -20,12 +20,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("model", &[]),
     ("recovery", &["model"]),
+    ("preflight", &["model"]),
     ("sns", &["model", "clock", "telemetry"]),
     ("ipn", &["sns", "model"]),
     ("amazon_pay", &["model", "clock"]),
     ("store", &["model", "clock", "telemetry"]),
     ("reconciler", &["store", "amazon_pay", "recovery", "model", "clock", "telemetry"]),
-    ("http", &["store", "sns", "ipn", "model", "clock", "telemetry", "recovery"]),
+    ("http", &["store", "sns", "ipn", "model", "clock", "telemetry", "recovery", "preflight"]),
     ("sandbox", &["clock", "model"]),
     ("config", &["sns", "amazon_pay", "store", "recovery", "model", "clock", "telemetry"]),
     (
@@ -35,6 +36,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "telemetry",
             "model",
             "recovery",
+            "preflight",
             "sns",
             "ipn",
             "amazon_pay",
@@ -51,6 +53,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "telemetry",
             "model",
             "recovery",
+            "preflight",
             "sns",
             "ipn",
             "amazon_pay",
@@ -77,7 +80,7 @@ const DOORS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules without I/O and without waiting.
-const PURE: [&str; 2] = ["model", "recovery"];
+const PURE: [&str; 3] = ["model", "recovery", "preflight"];
 
 const MAX_LINES: usize = 500;
 

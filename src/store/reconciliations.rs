@@ -14,6 +14,7 @@ use super::lists::entry_of;
 use super::quota::{Reservation, give_back};
 use super::record::{Still, corrupt, read, read_hint, read_record, read_time, read_wish, time_text, trigger_text};
 use super::script::{CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
+use super::versions::{Texts, carried};
 use super::{Store, StoreError, millis};
 use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Outcome, Stage};
 use crate::model::closing::CloseWish;
@@ -51,6 +52,8 @@ pub struct Claim {
     pub has_ticket: bool,
     /// The calls that it may still make.
     pub reservation: Arc<Reservation>,
+    /// What was read, as it was stored.
+    pub(super) texts: Arc<Texts>,
 }
 
 /// What a claim came to.
@@ -175,7 +178,13 @@ impl Store {
             inner.keys.tickets(),
         ];
         let args = [permission.as_str(), &millis(inner.settings.lease).to_string(), &nonce()];
-        let mut reply = self.run(&CLAIM_PERMISSION, &keys, &args).await?;
+        let mut reply = match self.run(&CLAIM_PERMISSION, &keys, &args).await {
+            Err(StoreError::Newer(key)) => {
+                self.put_off(permission, "", &key).await?;
+                return Ok(Claimed::No);
+            }
+            reply => reply?,
+        };
         match reply.outcome() {
             "claimed" => {}
             "not_due" | "leased" => return Ok(Claimed::No),
@@ -196,28 +205,41 @@ impl Store {
         let wish: [String; 4] = [reply.take(9)?, reply.take(10)?, reply.take(11)?, reply.take(12)?];
         let [close_at, close_reason, cancel_pending, look_asked] = wish;
         let ticket: String = reply.take(14)?;
+        let token: String = reply.take(1)?;
+        let open = match self.read_open(&open, still).await {
+            Err(StoreError::Newer(key)) => {
+                self.put_off(permission, &token, &key).await?;
+                return Ok(Claimed::No);
+            }
+            open => open?,
+        };
+        let texts = Texts::new(record);
+        for stored in &open {
+            texts.note(&stored.intent.id, &stored.progress_text);
+        }
         Ok(Claimed::Yes(Box::new(Claim {
             permission: permission.clone(),
-            token: reply.take(1)?,
+            token,
             wake: reply.take(2)?,
             ahead: at.duration_since(now),
             closed: closed == "1",
-            record: read_record(&keys[2], &record)?,
+            record: read_record(&keys[2], &texts.record)?,
             hints: hints
                 .into_iter()
                 .map(|(field, value)| read_hint(&keys[3], &field, value))
                 .collect::<Result<_, _>>()?,
-            intents: self.read_open(&open, still).await?,
+            intents: open.into_iter().map(|stored| stored.intent).collect(),
             still,
             close: read_wish(&close_at, &close_reason, &cancel_pending),
             look_asked: Some(look_asked).filter(|note| !note.is_empty()),
             has_ticket: ticket == "1",
             reservation: Arc::default(),
+            texts: Arc::new(texts),
         })))
     }
 
     /// Reads intents by id. One that has gone meanwhile is left out.
-    pub(super) async fn read_open(&self, ids: &[String], still: Still) -> Result<Vec<ChargeIntent>, StoreError> {
+    pub(super) async fn read_open(&self, ids: &[String], still: Still) -> Result<Vec<StoredIntent>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -232,9 +254,9 @@ impl Store {
         let records: Vec<HashMap<String, String>> = pipe.query_async(&mut self.0.connection.handle()).await?;
         let mut intents = Vec::with_capacity(ids.len());
         for (id, fields) in ids.iter().zip(&records) {
-            intents.extend(read(id, &self.0.keys.intent(id), fields, still)?.map(|stored| stored.intent));
+            intents.extend(read(id, &self.0.keys.intent(id), fields, still)?);
         }
-        intents.sort_by_key(|intent| intent.submitted_at);
+        intents.sort_by_key(|stored: &StoredIntent| stored.intent.submitted_at);
         Ok(intents)
     }
 
@@ -245,7 +267,11 @@ impl Store {
     pub async fn ended_charge(&self, id: &IntentId, claim: &Claim) -> Result<Option<StoredIntent>, StoreError> {
         let key = self.0.keys.intent(id);
         let fields: HashMap<String, String> = self.0.connection.handle().hgetall(&key).await?;
-        read(id, &key, &fields, claim.still)
+        let stored = read(id, &key, &fields, claim.still)?;
+        if let Some(stored) = &stored {
+            claim.texts.note(id, &stored.progress_text);
+        }
+        Ok(stored)
     }
 
     /// Extends the lease.
@@ -350,7 +376,7 @@ impl Store {
         keys.extend(commit.intents.iter().map(|(intent, ..)| inner.keys.intent(&intent.id)));
         keys.push(inner.keys.quota());
         keys.extend(inner.keys.lists());
-        let mut payload = payload(&claim.permission, commit);
+        let mut payload = payload(claim, commit);
         give_back(&mut payload, claim, &inner.settings.quota);
         let payload = payload.to_string();
         let args = [
@@ -379,13 +405,14 @@ fn nonce() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-fn payload(permission: &ChargePermissionId, commit: &Commit<'_>) -> Value {
+fn payload(claim: &Claim, commit: &Commit<'_>) -> Value {
+    let (permission, texts) = (&claim.permission, &claim.texts);
     let hints: Vec<Value> =
         commit.hints.iter().map(|(hint, seen, change)| hint_change(permission, hint, seen, change)).collect();
     let intents: Vec<Value> =
-        commit.intents.iter().map(|(intent, due, events)| intent_change(intent, *due, events)).collect();
+        commit.intents.iter().map(|(intent, due, events)| intent_change(intent, texts, *due, events)).collect();
     json!({
-        "record": json!(commit.record).to_string(),
+        "record": carried(&texts.record, commit.record),
         "closed": if commit.closed { "1" } else { "0" },
         "not_before": time_text(commit.not_before),
         "hints_due": time_text(commit.hints_due),
@@ -411,7 +438,7 @@ fn hint_change(permission: &ChargePermissionId, hint: &Hint, seen: &str, change:
             // The wake number and the publication stay: only the note changes.
             let mut parts = seen.splitn(3, ' ');
             let (wake, published) = (parts.next().unwrap_or("0"), parts.next().unwrap_or("0"));
-            let value = format!("{wake} {published} {}", json!(note));
+            let value = format!("{wake} {published} {}", carried(parts.next().unwrap_or_default(), note));
             json!({ "field": hint.field(), "seen": seen, "fate": "defer", "value": value })
         }
         HintChange::Quarantine(reason) => json!({
@@ -427,7 +454,7 @@ fn hint_change(permission: &ChargePermissionId, hint: &Hint, seen: &str, change:
     }
 }
 
-fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]) -> Value {
+fn intent_change(intent: &ChargeIntent, texts: &Texts, due: Option<Timestamp>, events: &[Event]) -> Value {
     let number = &intent.number;
     let outcome = match intent.stage().outcome() {
         None => "",
@@ -445,7 +472,7 @@ fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]
         "state": intent.stage().name(),
         "outcome": outcome,
         "charge": charge,
-        "progress": json!(intent.progress).to_string(),
+        "progress": texts.progress(&intent.id, &intent.progress),
         "due": time_text(due),
         "entry": entry_of(intent),
         "retry": retry_done(intent),
