@@ -27,6 +27,7 @@ pub mod keys;
 pub mod lists;
 mod notes;
 pub mod notifications;
+mod payload;
 pub mod permissions;
 pub mod quota;
 pub mod reconciliations;
