@@ -40,9 +40,8 @@ pub fn of_settings(given: &Settings) -> Vec<Finding> {
     };
     let mut findings = settings::topics(&topics, &account.merchant, account.region, known);
     let policies = &given.policies;
-    let link = link_warning(account.region, policies.default_policy()).map(str::to_owned);
-    findings.push(settings::update_link(link));
-    findings.push(settings::policies(policies.warnings()));
+    findings.push(settings::update_link(link_warning(account.region, policies.default_policy())));
+    findings.push(settings::policies(&policies.warnings()));
     let host = given.store.unencrypted_host();
     findings.push(settings::encryption(host.as_deref(), account.environment == Environment::Live));
     findings

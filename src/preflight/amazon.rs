@@ -19,7 +19,7 @@ const AGES: [Duration; 7] = [
     Duration::from_mins(15),
     Duration::from_mins(20),
     Duration::from_mins(30),
-    Duration::from_mins(60),
+    Duration::from_hours(1),
 ];
 
 /// Whether Amazon took the signature of a call for good.

@@ -86,17 +86,17 @@ pub fn key(usable: Result<(), String>) -> Finding {
 
 /// The page that buyers are sent to; the warning if it is not documented.
 #[must_use]
-pub fn update_link(warning: Option<String>) -> Finding {
+pub fn update_link(warning: Option<&str>) -> Finding {
     warnings(
         Check::UpdateLink,
-        warning.into_iter().collect(),
+        &warning.map(str::to_owned).into_iter().collect::<Vec<_>>(),
         "buyers are sent to a page that is documented, or that you set",
     )
 }
 
 /// The warnings about the recovery policies.
 #[must_use]
-pub fn policies(found: Vec<String>) -> Finding {
+pub fn policies(found: &[String]) -> Finding {
     warnings(Check::Policies, found, "nothing speaks against the recovery policies")
 }
 
@@ -111,7 +111,7 @@ pub fn encryption(unencrypted_host: Option<&str>, live: bool) -> Finding {
     }
 }
 
-fn warnings(check: Check, found: Vec<String>, good: &str) -> Finding {
+fn warnings(check: Check, found: &[String], good: &str) -> Finding {
     if found.is_empty() {
         Finding::new(check, Severity::Ok, good)
     } else {
@@ -216,8 +216,8 @@ mod tests {
         assert_eq!(key(Ok(())).severity, Severity::Ok);
         assert_eq!(key(Err("no key".to_owned())).severity, Severity::Error);
         assert_eq!(update_link(None).severity, Severity::Ok);
-        assert_eq!(update_link(Some("x".to_owned())).severity, Severity::Warning);
-        assert_eq!(policies(vec!["a".to_owned(), "b".to_owned()]).found, "a; b");
+        assert_eq!(update_link(Some("x")).severity, Severity::Warning);
+        assert_eq!(policies(&["a".to_owned(), "b".to_owned()]).found, "a; b");
         assert_eq!(encryption(None, true).severity, Severity::Ok);
         assert_eq!(encryption(Some("redis"), false).severity, Severity::Ok);
         assert_eq!(encryption(Some("redis"), true).severity, Severity::Warning);

@@ -41,7 +41,8 @@ pub(super) fn carried<T: Serialize + DeserializeOwned>(stored: &str, new: &T) ->
     let new = json!(new);
     let Ok(known) = serde_json::from_str::<T>(stored).map(|known| json!(known)) else { return new.to_string() };
     // The usual case: nothing is unknown.
-    if known.to_string() == stored {
+    let understood = known.to_string();
+    if understood == stored {
         return new.to_string();
     }
     let Ok(stored) = serde_json::from_str::<Value>(stored) else { return new.to_string() };

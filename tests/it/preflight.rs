@@ -15,6 +15,10 @@ struct World {
     environment: Environment,
 }
 
+fn marker_of(account: &str) -> String {
+    format!("amazon-pay:{{{account}}}:marker")
+}
+
 /// What `check --json` said.
 struct Report {
     code: Option<i32>,
@@ -76,12 +80,8 @@ impl World {
         let _: redis::Value = call.arg(&command[1..]).query_async(&mut connection).await.expect("an answer");
     }
 
-    fn key(&self, account: &str) -> String {
-        format!("amazon-pay:{{{account}}}:marker")
-    }
-
     fn own_marker(&self) -> String {
-        self.key(&format!("sandbox:{}", self.sandbox.merchant_id()))
+        marker_of(&format!("sandbox:{}", self.sandbox.merchant_id()))
     }
 }
 
@@ -188,9 +188,9 @@ async fn each_state_of_redis_that_stops_work_is_said() {
     assert_eq!((report.code, report.bad()), (Some(0), expected));
     world.redis(&["HDEL", &marker, "stop_since", "recovering"]).await;
 
-    let sibling = world.key(&format!("live:{merchant}"));
+    let sibling = marker_of(&format!("live:{merchant}"));
     world.redis(&["HSET", &sibling, "version", "1"]).await;
-    world.redis(&["HSET", &world.key("live:ANOTHER"), "version", "1"]).await;
+    world.redis(&["HSET", &marker_of("live:ANOTHER"), "version", "1"]).await;
     let report = world.check(&["--offline"]);
     assert_eq!((report.code, report.bad()), (Some(0), one("redis-other-accounts", "warning")));
     world.redis(&["DEL", &sibling]).await;
@@ -322,4 +322,25 @@ async fn wrong_usage_is_told_with_two_and_a_live_account_is_never_charged_for_a_
     assert!(told.contains("this is a live environment"), "{told}");
     let mut command = world.environment.program(&["check", "--offline", "--sandbox-charge", "C01-0000000-0000000"]);
     assert_eq!(run(&mut command).status.code(), Some(2), "it cannot charge and ask nothing");
+}
+
+#[tokio::test]
+async fn a_topic_that_does_not_fit_the_region_or_the_merchant_is_warned_of_and_refuses_nothing() {
+    let mut world = World::new().await;
+    let topic = world.sandbox.topic_arn().to_owned();
+    world.environment.set("AMAZON_PAY_REGION", "eu".to_owned());
+    let expected = [one("topics-region", "warning"), one("update-link", "warning")].concat();
+    let report = world.check(&["--offline"]);
+    assert_eq!((report.code, report.bad()), (Some(0), expected));
+    assert!(report.body.to_string().contains(&topic), "the topic is named");
+
+    world.environment.set("AMAZON_PAY_REGION", "jp".to_owned());
+    assert_eq!(world.check(&["--offline"]).bad(), one("topics-region", "unknown"), "of Japan nothing is published");
+
+    world.environment.set("AMAZON_PAY_REGION", "na".to_owned());
+    let foreign = "arn:aws:sns:us-east-1:123456789012:SomebodyElse";
+    world.environment.set("SNS_TOPIC_ARNS", format!("{topic},{foreign},{topic}"));
+    let report = world.check(&["--offline"]);
+    let expected = ["topics-merchant", "topics-account", "topics-repeated"].map(|check| one(check, "warning")).concat();
+    assert_eq!((report.code, report.bad()), (Some(0), expected));
 }
