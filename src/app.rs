@@ -22,7 +22,7 @@ use crate::http::learning::{self, Learning};
 use crate::http::listener::{self, Limits};
 use crate::http::public::{self, IpnState, RequestLimits};
 use crate::http::readiness::Noticed;
-use crate::preflight::{Finding, Severity, redis};
+use crate::preflight::{Finding, Severity, server};
 use crate::reconciler::Reconciler;
 use crate::sns::{self, Subscriber, Verifier};
 use crate::store::Store;
@@ -62,7 +62,7 @@ impl App {
         store.check_access(None).await?;
         store.account().await?;
         let server = checks::of_server(&store, accepted).await?;
-        let wrong: Vec<String> = redis::reasons_not_to_start(&server).map(Finding::sentence).collect();
+        let wrong: Vec<String> = server::reasons_not_to_start(&server).map(Finding::sentence).collect();
         ensure!(
             wrong.is_empty(),
             "Redis is not set up for money: {}; where such a loss is borne, set ACCEPT_UNSAFE_DURABILITY=true (docs/PREFLIGHT.md)",

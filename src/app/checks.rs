@@ -9,7 +9,7 @@ use crate::amazon_pay::AmazonPay;
 use crate::config::Settings;
 use crate::model::ids::{Environment, Region};
 use crate::preflight::settings::{AccountFacts, KnownTopics, TopicFacts};
-use crate::preflight::{Check, Finding, Severity, amazon, redis, settings};
+use crate::preflight::{Check, Finding, Severity, amazon, server, settings};
 use crate::recovery::reminders::link_warning;
 use crate::sns::{self, SnsSettings};
 use crate::store::account::AccountStatus;
@@ -52,8 +52,8 @@ pub fn of_settings(given: &Settings) -> Vec<Finding> {
 /// # Errors
 /// When it does not answer.
 pub async fn of_server(store: &Store, accepted: bool) -> Result<Vec<Finding>, StoreError> {
-    let mut findings = redis::server(&store.server_facts().await?, accepted);
-    findings.push(redis::clock(store.clock_difference().await?));
+    let mut findings = server::set_up(&store.server_facts().await?, accepted);
+    findings.push(server::clock(store.clock_difference().await?));
     Ok(findings)
 }
 
@@ -82,9 +82,9 @@ pub async fn of_redis(store: &Store, accepted: bool) -> Vec<Finding> {
         Ok(()) => of(Check::RedisPermissions, Severity::Ok, "none is missing".to_owned()),
         Err(why) => of(Check::RedisPermissions, Severity::Error, why),
     });
-    findings.extend(redis::server(&facts, accepted));
+    findings.extend(server::set_up(&facts, accepted));
     findings.push(match bounded(store.clock_difference()).await {
-        Ok(difference) => redis::clock(difference),
+        Ok(difference) => server::clock(difference),
         Err(why) => of(Check::RedisClock, Severity::Unknown, why),
     });
     let marker = match bounded(store.account()).await {
@@ -103,8 +103,11 @@ pub async fn of_redis(store: &Store, accepted: bool) -> Vec<Finding> {
         Err(why) => findings.push(of(Check::RedisMarker, Severity::Error, why)),
     }
     findings.push(match bounded(store.accounts_under_prefix()).await {
-        Ok(accounts) => redis::other_accounts(&accounts.own, &accounts.found, accounts.complete),
-        Err(_) => of(Check::RedisOtherAccounts, Severity::Unknown, "not known: SCAN is not permitted".to_owned()),
+        Ok(accounts) => server::other_accounts(&accounts.own, &accounts.found, accounts.complete),
+        Err(why) if why.contains("lacks a permission") => {
+            of(Check::RedisOtherAccounts, Severity::Unknown, "not known: SCAN is not permitted".to_owned())
+        }
+        Err(why) => of(Check::RedisOtherAccounts, Severity::Unknown, format!("not known: {why}")),
     });
     findings
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::internal::ApiState;
 use super::problem::Problem;
 use super::quota;
-use crate::preflight::{Finding, Severity, redis};
+use crate::preflight::{Finding, Severity, server};
 use crate::store::Store;
 use crate::telemetry::metric;
 
@@ -44,7 +44,7 @@ pub(super) async fn ready(State(state): State<ApiState>) -> Response {
         Ok(server) => server,
         Err(error) => return Problem::from(error).into_response(),
     };
-    let now = redis::server(&server, inner.accepted);
+    let now = server::set_up(&server, inner.accepted);
     gauge(&now);
     let said = now.iter().filter(|finding| finding.severity >= Severity::Warning);
     let mut complaints: Vec<String> =
@@ -76,12 +76,12 @@ pub(super) async fn ready(State(state): State<ApiState>) -> Response {
 /// For `/metrics`.
 pub(super) async fn gauge_durability(store: &Store, accepted: bool) {
     if let Ok(server) = store.server_facts().await {
-        gauge(&redis::server(&server, accepted));
+        gauge(&server::set_up(&server, accepted));
     }
 }
 
 fn gauge(findings: &[Finding]) {
-    metrics::gauge!(metric::UNSAFE_DURABILITY).set(if redis::is_unsafe(findings) { 1.0 } else { 0.0 });
+    metrics::gauge!(metric::UNSAFE_DURABILITY).set(if server::is_unsafe(findings) { 1.0 } else { 0.0 });
 }
 
 #[cfg(test)]

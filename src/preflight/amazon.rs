@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::redis::apart;
+use super::server::apart;
 use super::{Check, Finding, Severity};
 use crate::model::probe::Probe;
 use crate::model::verdict::{Decline, Verdict};

@@ -4,7 +4,7 @@
 //! and Amazon for the values is in `cli/check.rs` and `app`. The table of all checks is `docs/PREFLIGHT.md`; a test compares it.
 
 pub mod amazon;
-pub mod redis;
+pub mod server;
 pub mod settings;
 
 use serde::ser::SerializeStruct;

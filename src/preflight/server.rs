@@ -21,7 +21,7 @@ pub const DURABILITY: [Check; 3] = [Check::RedisEviction, Check::RedisAppendOnly
 
 /// What a server is set to. `accepted`: the operator knows that answered writes may be lost (`ACCEPT_UNSAFE_DURABILITY`).
 #[must_use]
-pub fn server(facts: &ServerFacts, accepted: bool) -> Vec<Finding> {
+pub fn set_up(facts: &ServerFacts, accepted: bool) -> Vec<Finding> {
     let mut findings = vec![version(facts), role(facts)];
     findings
         .extend([eviction(facts), append_only(facts), append_fsync(facts)].map(|finding| accept(finding, accepted)));
@@ -219,15 +219,15 @@ mod tests {
     fn after(change: impl FnOnce(&mut ServerFacts)) -> Vec<(&'static str, Severity)> {
         let mut facts = good();
         change(&mut facts);
-        let bad = server(&facts, false).into_iter().filter(|finding| finding.severity != Severity::Ok);
+        let bad = set_up(&facts, false).into_iter().filter(|finding| finding.severity != Severity::Ok);
         bad.map(|finding| (finding.check.as_str(), finding.severity)).collect()
     }
 
     #[test]
     fn a_server_as_it_should_be_has_only_good_findings() {
         assert_eq!(after(|_| {}), []);
-        assert!(!is_unsafe(&server(&good(), false)));
-        assert_eq!(reasons_not_to_start(&server(&good(), false)).count(), 0);
+        assert!(!is_unsafe(&set_up(&good(), false)));
+        assert_eq!(reasons_not_to_start(&set_up(&good(), false)).count(), 0);
     }
 
     #[test]
@@ -268,16 +268,16 @@ mod tests {
         let all_wrong = ServerFacts { append_only: Some(false), eviction: Some("allkeys-lru".to_owned()), ..good() };
         for (facts, wrong) in [(all_wrong, 2), (ServerFacts { append_fsync: Some("everysec".to_owned()), ..good() }, 1)]
         {
-            let (refused, accepted) = (server(&facts, false), server(&facts, true));
+            let (refused, accepted) = (set_up(&facts, false), set_up(&facts, true));
             assert_eq!(reasons_not_to_start(&refused).count(), wrong);
             assert_eq!(reasons_not_to_start(&accepted).count(), 0);
             assert!(is_unsafe(&refused) && is_unsafe(&accepted), "accepting does not make it safe");
             let said = accepted.iter().filter(|finding| finding.found.contains("ACCEPT_UNSAFE_DURABILITY")).count();
             assert_eq!(said, wrong);
         }
-        let unknown = server(&ServerFacts { append_fsync: None, ..good() }, false);
+        let unknown = set_up(&ServerFacts { append_fsync: None, ..good() }, false);
         assert_eq!((reasons_not_to_start(&unknown).count(), is_unsafe(&unknown)), (0, false));
-        let old = server(&ServerFacts { version: Some((5, 0, 0)), ..good() }, true);
+        let old = set_up(&ServerFacts { version: Some((5, 0, 0)), ..good() }, true);
         assert_eq!(reasons_not_to_start(&old).count(), 1, "too old is not a matter of durability");
     }
 
