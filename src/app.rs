@@ -1,11 +1,13 @@
 //! The composition root: builds the parts from the settings, runs them, and drains them when told to stop.
 
+pub mod checks;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -19,9 +21,9 @@ use crate::http::internal::{self, ApiState};
 use crate::http::learning::{self, Learning};
 use crate::http::listener::{self, Limits};
 use crate::http::public::{self, IpnState, RequestLimits};
-use crate::model::ids::Environment;
+use crate::http::readiness::Noticed;
+use crate::preflight::{Finding, Severity, server};
 use crate::reconciler::Reconciler;
-use crate::recovery::reminders::link_warning;
 use crate::sns::{self, Subscriber, Verifier};
 use crate::store::Store;
 
@@ -39,6 +41,8 @@ pub struct App {
     public: TcpListener,
     internal: TcpListener,
     store: Store,
+    amazon: Arc<AmazonPay>,
+    noticed: Noticed,
     reconciler: Reconciler,
     shutdown: CancellationToken,
     public_limits: Limits,
@@ -49,44 +53,30 @@ impl App {
     /// Builds the parts and binds the listeners. Refuses a Redis without a marker: it is new, was emptied, or is another one.
     ///
     /// # Errors
-    /// When a part cannot be built, an address cannot be bound, or Redis does not answer or has no marker.
+    /// When a part cannot be built, an address cannot be bound, or Redis does not answer, has no marker, or may lose what it was given
+    /// while nobody accepts that.
     pub async fn start(settings: Settings, clock: Clock, metrics: PrometheusHandle) -> anyhow::Result<Self> {
-        if settings.account.environment == Environment::Live
-            && let Some(host) = settings.store.unencrypted_host()
-        {
-            warn!(
-                host,
-                "everything goes to Redis unencrypted, its password included: fine in a private network only; rediss:// encrypts"
-            );
-        }
+        let (noticed, accepted) = (Noticed::default(), settings.accept_unsafe_durability);
+        notice(&noticed, checks::of_settings(&settings));
         let store = Store::connect(settings.store.clone(), settings.account.clone(), clock.clone())?;
         store.check_access(None).await?;
         store.account().await?;
-        let status = store.server_status().await?;
-        if status.append_only.is_none() {
-            warn!(
-                "Redis does not let us ask how it keeps its data (CONFIG GET): see docs/REDIS.md for what has to be set"
-            );
-        }
-        for complaint in status.complaints() {
-            warn!(complaint, "Redis is not set up for money");
-        }
+        let server = checks::of_server(&store, accepted).await?;
+        let wrong: Vec<String> = server::reasons_not_to_start(&server).map(Finding::sentence).collect();
+        ensure!(
+            wrong.is_empty(),
+            "Redis is not set up for money: {}; where such a loss is borne, set ACCEPT_UNSAFE_DURABILITY=true (docs/PREFLIGHT.md)",
+            wrong.join("; ")
+        );
+        notice(&noticed, server);
         let amazon = AmazonPay::new(settings.amazon_pay.clone(), clock.clone())
             .context("AMAZON_PAY_PRIVATE_KEY_FILE and AMAZON_PAY_PUBLIC_KEY_ID do not make a client")?;
         let amazon = Arc::new(amazon);
-        for topic in settings.sns.topics.iter().filter(|topic| !topic.is_named_after(&settings.account.merchant)) {
-            warn!(%topic, "the name of this topic does not end in AMAZON_PAY_MERCHANT_ID: is it Amazon Pay's topic for this account?");
-        }
         let shutdown = CancellationToken::new();
         let policies = Arc::new(settings.policies.clone());
-        for warning in policies.warnings() {
-            warn!(warning, "a recovery policy is allowed, and unwise");
-        }
-        if let Some(warning) = link_warning(settings.account.region, policies.default_policy()) {
-            warn!(warning, "where buyers are sent");
-        }
         let environment = settings.account.environment;
-        let reconciler = Reconciler::new(store.clone(), amazon, policies, environment, clock.clone(), shutdown.clone());
+        let reconciler =
+            Reconciler::new(store.clone(), amazon.clone(), policies, environment, clock.clone(), shutdown.clone());
         let public = bind(settings.listen_addr).await?;
         let internal = bind(settings.internal_listen_addr).await?;
         Ok(Self {
@@ -96,6 +86,8 @@ impl App {
             public,
             internal,
             store,
+            amazon,
+            noticed,
             reconciler,
             shutdown,
             public_limits: Limits::PUBLIC,
@@ -162,6 +154,8 @@ impl App {
             public,
             internal,
             store,
+            amazon,
+            noticed,
             reconciler,
             shutdown,
             public_limits,
@@ -174,6 +168,7 @@ impl App {
         let policies = Arc::new(settings.policies);
         let token = settings.internal_api_token;
         let api = ApiState::new(store.clone(), settings.account.clone(), policies, clock, token, metrics);
+        let api = api.with_preflight(noticed.clone(), settings.accept_unsafe_durability);
 
         info!(
             public = %public.local_addr()?,
@@ -191,6 +186,14 @@ impl App {
         tasks.spawn(vital(shutdown.clone(), serve(internal, internal::router(api), internal_limits, shutdown.clone())));
         // Beside the rest: what is not fetched ahead is fetched when it is needed.
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(async move { ipn.expect_certificates().await }));
+        if workers > 0 {
+            let of_amazon = async move {
+                let mut found = checks::of_amazon(&amazon).await;
+                found.push(checks::of_certificate_hosts(&settings.sns).await);
+                notice(&noticed, found);
+            };
+            tokio::spawn(shutdown.clone().run_until_cancelled_owned(of_amazon));
+        }
         for _ in 0..workers {
             let reconciler = reconciler.clone();
             tasks.spawn(vital(shutdown.clone(), async move { reconciler.run().await }));
@@ -267,6 +270,20 @@ impl Learner {
         served.await?;
         if asked { Ok(()) } else { Err(anyhow!("the listener failed")) }
     }
+}
+
+/// Says once in the log what is not as it should be, and shows it at `/readyz` from then on.
+fn notice(noticed: &Noticed, findings: Vec<Finding>) {
+    for Finding { check, severity, found } in &findings {
+        let (check, means, mend) = (check.as_str(), check.means(), check.mend());
+        match severity {
+            Severity::Ok => {}
+            Severity::Unknown => info!(check, found, "preflight: this could not be found out"),
+            Severity::Warning => warn!(check, found, means, mend, "preflight: this should be mended"),
+            Severity::Error => error!(check, found, means, mend, "preflight: this is wrong"),
+        }
+    }
+    noticed.add(findings);
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

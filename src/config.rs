@@ -75,6 +75,8 @@ settings! {
     redis_client_certificate_file = "REDIS_CLIENT_CERTIFICATE_FILE", "redis-client-certificate-file";
     /// PEM file: the private key of that certificate
     redis_client_key_file = "REDIS_CLIENT_KEY_FILE", "redis-client-key-file";
+    /// true to serve although Redis may lose writes that it has answered; said at each start [default: false]
+    accept_unsafe_durability = "ACCEPT_UNSAFE_DURABILITY", "accept-unsafe-durability";
     /// First part of every Redis key [default: amazon-pay]
     key_prefix = "KEY_PREFIX", "key-prefix";
     /// na, eu or jp (required)
@@ -160,6 +162,8 @@ pub struct Settings {
     pub internal_api_token: SecretString,
     /// Redis.
     pub store: StoreSettings,
+    /// Serves although Redis may lose writes that it has answered.
+    pub accept_unsafe_durability: bool,
     /// SNS.
     pub sns: SnsSettings,
     /// Amazon Pay.

@@ -7,6 +7,8 @@
 //! [`reconciler`] claims a due permission, looks at it at Amazon ([`amazon_pay`]), decides ([`recovery`], pure), sends at most one charge and
 //! commits state and events together ([`store::reconciliations`]).
 //!
+//! Before and beside it [`preflight`] says what is set wrongly, what that means and how to mend it.
+//!
 //! Around it: [`model`] is the vocabulary, [`config`] every setting, [`app`] puts the parts together, [`cli`] is the command line,
 //! [`clock`] and [`telemetry`] are what their names say, and `sandbox` is a faithful local Amazon Pay for demo and tests.
 
@@ -30,6 +32,8 @@ pub mod reconciler;
 pub mod recovery;
 
 pub mod amazon_pay;
+
+pub mod preflight;
 
 pub mod app;
 pub mod cli;

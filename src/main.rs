@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
+use amazon_pay_ipn::cli::{check, healthcheck, init, policy, serve, verify};
 #[cfg(feature = "sandbox")]
 use amazon_pay_ipn::cli::{demo, sandbox, trigger};
-use amazon_pay_ipn::cli::{healthcheck, init, policy, serve, verify};
 use amazon_pay_ipn::config::Given;
 use clap::{Parser, Subcommand};
 
@@ -21,6 +21,7 @@ enum Command {
     /// Run the service
     Serve(Box<serve::ServeArgs>),
     Init(Box<init::InitArgs>),
+    Check(Box<check::CheckArgs>),
     Verify(verify::VerifyArgs),
     Policy(policy::PolicyArgs),
     /// Ask the running service whether it is ready
@@ -41,6 +42,7 @@ async fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(args) => serve::run(*args).await,
         Command::Init(args) => init::run(*args).await,
+        Command::Check(args) => check::run(*args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Policy(args) => policy::run(&args),
         Command::Healthcheck(given) => healthcheck::run(*given).await,

@@ -60,8 +60,13 @@ pub mod metric {
     /// Counter: connections closed to make room for new ones, because they had waited longest for their peer, by `listener`.
     pub const CONNECTIONS_EVICTED: &str = "connections_evicted_total";
 
+    /// Counter: times that a permission was put off because a newer version had written it, or a charge of it.
+    pub const NEWER_RECORDS: &str = "newer_records_total";
+    /// Gauge: 1 while Redis keeps its data less safely than this service asks for, or does not say.
+    pub const UNSAFE_DURABILITY: &str = "unsafe_durability";
+
     /// All of them.
-    pub const ALL: [&str; 21] = [
+    pub const ALL: [&str; 23] = [
         IPN_SECONDS,
         IPN,
         IPN_REFUSED,
@@ -83,6 +88,8 @@ pub mod metric {
         OPEN_CONNECTIONS,
         CONNECTIONS_REFUSED,
         CONNECTIONS_EVICTED,
+        NEWER_RECORDS,
+        UNSAFE_DURABILITY,
     ];
 }
 
@@ -131,6 +138,7 @@ pub fn start_metrics() -> PrometheusHandle {
             metrics::counter!(metric::FOUND_BY_SWEEP, "kind" => kind).increment(0);
         }
         metrics::counter!(metric::LOOKS_FAILED).increment(0);
+        metrics::counter!(metric::NEWER_RECORDS).increment(0);
     }
     handle
 }

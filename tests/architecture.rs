@@ -21,12 +21,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("model", &[]),
     ("recovery", &["model"]),
+    ("preflight", &["model"]),
     ("sns", &["model", "clock", "telemetry"]),
     ("ipn", &["sns", "model"]),
     ("amazon_pay", &["model", "clock"]),
     ("store", &["model", "clock", "telemetry"]),
     ("reconciler", &["store", "amazon_pay", "recovery", "model", "clock", "telemetry"]),
-    ("http", &["store", "sns", "ipn", "model", "clock", "telemetry", "recovery"]),
+    ("http", &["store", "sns", "ipn", "model", "clock", "telemetry", "recovery", "preflight"]),
     ("sandbox", &["clock", "model"]),
     ("config", &["sns", "amazon_pay", "store", "recovery", "model", "clock", "telemetry", "crash"]),
     (
@@ -36,6 +37,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "telemetry",
             "model",
             "recovery",
+            "preflight",
             "sns",
             "ipn",
             "amazon_pay",
@@ -52,6 +54,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "telemetry",
             "model",
             "recovery",
+            "preflight",
             "sns",
             "ipn",
             "amazon_pay",
@@ -80,7 +83,7 @@ const DOORS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules without I/O and without waiting.
-const PURE: [&str; 2] = ["model", "recovery"];
+const PURE: [&str; 3] = ["model", "recovery", "preflight"];
 
 const MAX_LINES: usize = 500;
 

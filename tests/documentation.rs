@@ -12,6 +12,7 @@ use amazon_pay_ipn::config;
 use amazon_pay_ipn::crash::CrashPoint;
 use amazon_pay_ipn::model::event::EventType;
 use amazon_pay_ipn::model::verdict::{Decline, Refusal};
+use amazon_pay_ipn::preflight::Check as Preflight;
 use amazon_pay_ipn::sns::Check;
 use amazon_pay_ipn::telemetry::metric;
 
@@ -114,6 +115,16 @@ fn the_reason_codes_in_the_recovery_document_are_the_table_in_the_code() {
         .iter()
         .map(|reason| format!("| `{}` | {} | {} |", reason.code, reason.documented_status, reason.meaning.as_str()))
         .collect();
+    assert_eq!(documented, in_code);
+}
+
+#[test]
+fn the_table_of_the_preflight_is_the_one_in_the_code() {
+    let document = read("docs/PREFLIGHT.md");
+    let section = document.split("## Every check\n").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let documented: Vec<&str> = section.unwrap_or_default().lines().filter(|line| line.starts_with("| `")).collect();
+    let row = |check: &Preflight| format!("| `{}` | {} | {} |", check.as_str(), check.means(), check.mend());
+    let in_code: Vec<String> = Preflight::ALL.iter().map(row).collect();
     assert_eq!(documented, in_code);
 }
 

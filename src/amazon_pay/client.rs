@@ -5,6 +5,7 @@
 //! ever repeats a call; when to ask again is the caller's decision.
 
 mod objects;
+mod probe;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

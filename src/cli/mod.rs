@@ -1,5 +1,6 @@
 //! The command line, one file per command.
 
+pub mod check;
 #[cfg(feature = "sandbox")]
 pub mod demo;
 pub mod healthcheck;

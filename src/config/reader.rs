@@ -49,6 +49,8 @@ impl Reader {
         let internal_listen_addr = self.internal_listen_addr();
         let internal_api_token = self.token();
         let store = self.store(account.as_ref());
+        let accept_unsafe_durability = self.given.accept_unsafe_durability.clone();
+        let accept_unsafe_durability = self.switch("ACCEPT_UNSAFE_DURABILITY", accept_unsafe_durability.as_deref());
         let sns = self.sns();
         let timeout = self.duration("AMAZON_PAY_TIMEOUT", self.given.amazon_pay_timeout.clone(), DEFAULT_TIMEOUT);
         let key_id = self.given.amazon_pay_public_key_id.clone();
@@ -74,6 +76,7 @@ impl Reader {
             },
             account,
             store,
+            accept_unsafe_durability: accept_unsafe_durability?,
             sns: sns?,
             workers: workers?,
             clock_offset_file: self.given.clock_offset_file.clone().map(PathBuf::from),
@@ -522,6 +525,7 @@ mod tests {
         assert_eq!(wrong(|given| given.quota_share = set("0")), ["QUOTA_SHARE"]);
         assert_eq!(wrong(|given| given.quota_share = set("50%")), ["QUOTA_SHARE"]);
         assert_eq!(wrong(|given| given.log_format = set("xml")), ["LOG_FORMAT"]);
+        assert_eq!(wrong(|given| given.accept_unsafe_durability = set("yes")), ["ACCEPT_UNSAFE_DURABILITY"]);
     }
 
     #[test]

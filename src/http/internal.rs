@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
@@ -12,11 +11,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::json;
 use subtle::ConstantTimeEq;
 use tower_http::timeout::TimeoutLayer;
 
 use super::problem::Problem;
+use super::readiness::{Noticed, gauge_durability, ready};
 use super::{capture, charge_actions, charge_list, charge_permissions, charges, quota, resolve, stop};
 use crate::clock::Clock;
 use crate::model::ids::Account;
@@ -32,12 +31,15 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone)]
 pub struct ApiState(pub(super) Arc<Inner>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Inner {
     pub(super) store: Store,
     pub(super) account: Account,
     pub(super) policies: Arc<Policies>,
     pub(super) clock: Clock,
+    /// The operator accepts that answered writes may be lost.
+    pub(super) accepted: bool,
+    pub(super) noticed: Noticed,
     token: SecretString,
     metrics: PrometheusHandle,
 }
@@ -53,7 +55,15 @@ impl ApiState {
         token: SecretString,
         metrics: PrometheusHandle,
     ) -> Self {
-        Self(Arc::new(Inner { store, account, policies, clock, token, metrics }))
+        let (accepted, noticed) = (false, Noticed::default());
+        Self(Arc::new(Inner { store, account, policies, clock, accepted, noticed, token, metrics }))
+    }
+
+    /// With what the preflight found, and whether the operator accepts that answered writes may be lost.
+    #[must_use]
+    pub fn with_preflight(self, noticed: Noticed, accepted: bool) -> Self {
+        let Self(inner) = self;
+        Self(Arc::new(Inner { accepted, noticed, ..Arc::unwrap_or_clone(inner) }))
     }
 }
 
@@ -102,36 +112,6 @@ async fn authorize(State(state): State<ApiState>, request: Request, next: Next) 
     }
 }
 
-/// Ready means: Redis answers, knows the account, and is no replica. What is wrong with its durability is shown, and is no reason to stop.
-async fn ready(State(state): State<ApiState>) -> Response {
-    let store = &state.0.store;
-    let account = match store.account().await {
-        Ok(account) => account,
-        Err(error) => return Problem::from(error).into_response(),
-    };
-    let server = match store.server_status().await {
-        Ok(server) => server,
-        Err(error) => return Problem::from(error).into_response(),
-    };
-    let (ready, mut complaints) = (!server.is_replica, server.complaints());
-    complaints.extend(account.complaint());
-    if let Some(fault) = &account.fault {
-        complaints.push(format!(
-            "the account is at fault since {} ({}): nothing is called but a probe",
-            fault.since, fault.reason
-        ));
-    }
-    let body = json!({
-        "ready": ready,
-        "stoppedSince": account.stopped_since,
-        "recovering": account.recovering,
-        "accountFault": quota::fault_resource(account.fault.as_ref()),
-        "complaints": complaints,
-    });
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(body)).into_response()
-}
-
 async fn metrics_page(State(state): State<ApiState>) -> Response {
     if let Ok(levels) = state.0.store.levels().await {
         let named = [
@@ -151,6 +131,7 @@ async fn metrics_page(State(state): State<ApiState>) -> Response {
         metrics::gauge!(metric::SECONDS_SINCE_NOTIFICATION).set(since.as_secs_f64());
     }
     quota::gauge(&state.0.store).await;
+    gauge_durability(&state.0.store, state.0.accepted).await;
     state.0.metrics.run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.0.metrics.render()).into_response()
 }

@@ -14,6 +14,7 @@ pub mod listener;
 mod problem;
 pub mod public;
 mod quota;
+pub mod readiness;
 mod refusals;
 mod resolve;
 mod stop;

@@ -14,6 +14,8 @@ pub mod hint;
 pub mod ids;
 pub mod money;
 pub mod permission;
+pub mod probe;
 pub mod quota;
 pub mod refund;
+pub mod server;
 pub mod verdict;

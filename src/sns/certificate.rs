@@ -4,6 +4,7 @@
 //! is in [`chain`].
 
 pub(super) mod chain;
+pub(super) mod host;
 pub(super) mod source;
 
 use jiff::Timestamp;

@@ -25,10 +25,11 @@ mod topic;
 mod verifier;
 
 pub use certificate::InvalidCertificate;
+pub use certificate::host::reach_certificate_hosts;
 pub use certificate::source::FetchError;
 pub use envelope::{Confirmation, Content, Envelope, EnvelopeError, MessageType};
 pub use explanation::{Check, Explanation, Outcome, Refused, RefusedClass, Step};
 pub use settings::SnsSettings;
 pub use subscription::{ConfirmError, Subscriber};
-pub use topic::{InvalidTopicArn, TopicArn, regions_of};
+pub use topic::{AMAZON_PAY_ACCOUNT, InvalidTopicArn, TopicArn, regions_of};
 pub use verifier::{Headers, SnsError, Verified, Verifier};

@@ -34,7 +34,7 @@ const OPT_IN_REGIONS: [&str; 17] = [
 
 /// The AWS account of every topic of Amazon Pay that was published by its own SDK tests, in the United States and in Europe.
 /// Source: amazon-pay-sdk-java, `tst/com/amazon/pay/impl/ipn`. Not documented, so it is never required.
-const AMAZON_PAY_ACCOUNT: &str = "291180941288";
+pub const AMAZON_PAY_ACCOUNT: &str = "291180941288";
 
 /// The AWS regions in which Amazon Pay's topics for a region of Amazon Pay are looked for. The United States and Europe are those of
 /// the published samples; of Japan nothing is published, so the candidates are the nearest region and the two of its siblings.
@@ -77,10 +77,16 @@ impl TopicArn {
         &self.region
     }
 
+    /// The AWS account that owns it.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        self.text.split(':').nth(4).unwrap_or_default()
+    }
+
     /// What speaks against this being the topic of Amazon Pay for `merchant`, in words; none of it is proof.
     #[must_use]
     pub fn oddities(&self, merchant: &MerchantId) -> Vec<String> {
-        let account = self.text.split(':').nth(4).unwrap_or_default();
+        let account = self.owner();
         let mut odd = Vec::new();
         if !self.is_named_after(merchant) {
             odd.push(format!(

@@ -1,4 +1,4 @@
-//! The account as a whole: its marker, the stop switch, recovery after a loss, and how the server is set.
+//! The account as a whole: its marker, the stop switch, recovery after a loss.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::lists::entry_of;
 use super::quota::AccountFault;
 use super::record::{Still, StoredIntent, read, read_time};
 use super::script::{HOLD_INTENT, INIT_ACCOUNT, SET_STOP};
+use super::versions::check_version;
 use super::{Store, StoreError};
 use crate::model::charge_intent::{RECOVERY, Stage};
 use crate::model::event::{Event, EventType};
@@ -72,42 +73,6 @@ pub enum Initialised {
     Missing,
 }
 
-/// How the server keeps what it is given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerStatus {
-    /// `appendonly yes`, as the server says; `None` if it does not let us ask.
-    pub append_only: Option<bool>,
-    /// `appendfsync`.
-    pub append_fsync: Option<String>,
-    /// `maxmemory-policy`.
-    pub eviction: Option<String>,
-    /// Nothing can be written here: the address of Redis leads to a replica.
-    pub is_replica: bool,
-}
-
-impl ServerStatus {
-    /// What is wrong with it, in words; empty when everything is as it should be.
-    #[must_use]
-    pub fn complaints(&self) -> Vec<String> {
-        let mut complaints = Vec::new();
-        if self.is_replica {
-            complaints.push("this Redis is a replica: nothing can be written to it".to_owned());
-        }
-        if self.append_only == Some(false) {
-            complaints.push(
-                "appendonly is off: an accepted notification or a marked send can be lost; set it to yes".to_owned(),
-            );
-        }
-        if let Some(fsync) = self.append_fsync.as_deref().filter(|fsync| *fsync != "always") {
-            complaints.push(format!("appendfsync is {fsync}: up to a second of marks can be lost; set it to always"));
-        }
-        if let Some(policy) = self.eviction.as_deref().filter(|policy| *policy != "noeviction") {
-            complaints.push(format!("maxmemory-policy is {policy}: Redis may forget charges; set it to noeviction"));
-        }
-        complaints
-    }
-}
-
 impl Store {
     /// Redis time, moved by the clock's offset.
     pub(super) async fn redis_now(&self) -> Result<Timestamp, StoreError> {
@@ -122,9 +87,8 @@ impl Store {
     /// [`StoreError::NoMarker`] when the server does not know the account.
     pub async fn account(&self) -> Result<AccountStatus, StoreError> {
         let fields: HashMap<String, String> = self.0.connection.handle().hgetall(self.0.keys.marker()).await?;
-        if !fields.contains_key("version") {
-            return Err(StoreError::NoMarker);
-        }
+        let Some(version) = fields.get("version") else { return Err(StoreError::NoMarker) };
+        check_version(&self.0.keys.marker(), Some(version))?;
         let stopped_since = fields.get("stop_since").and_then(|text| read_time(text));
         let total: i64 = fields.get("stopped_total_ms").and_then(|text| text.parse().ok()).unwrap_or(0);
         let heard_at = fields.get("last_notification_at").and_then(|text| read_time(text));
@@ -232,7 +196,7 @@ impl Store {
             inner.keys.events(),
         ];
         keys.extend(inner.keys.lists());
-        let progress = json!(held.progress).to_string();
+        let progress = stored.with_progress(&held.progress);
         let now = self.now_text();
         let args = [
             inner.source.as_str(),
@@ -274,27 +238,5 @@ impl Store {
             }
             _ => Err(reply.unexpected()),
         }
-    }
-
-    /// How the server is set. Managed services may not let us ask; then the answer is empty.
-    ///
-    /// # Errors
-    /// When Redis does not answer at all.
-    pub async fn server_status(&self) -> Result<ServerStatus, StoreError> {
-        let mut handle = self.0.connection.handle();
-        let () = redis::cmd("PING").exec_async(&mut handle).await?;
-        let answer: redis::RedisResult<HashMap<String, String>> =
-            redis::cmd("CONFIG").arg("GET").arg("append*").query_async(&mut handle).await;
-        let mut settings = answer.unwrap_or_default();
-        let policy: redis::RedisResult<HashMap<String, String>> =
-            redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(&mut handle).await;
-        settings.extend(policy.unwrap_or_default());
-        let replication: String = redis::cmd("INFO").arg("replication").query_async(&mut handle).await?;
-        Ok(ServerStatus {
-            is_replica: replication.lines().any(|line| line == "role:slave"),
-            append_only: settings.get("appendonly").map(|value| value == "yes"),
-            append_fsync: settings.remove("appendfsync"),
-            eviction: settings.remove("maxmemory-policy"),
-        })
     }
 }

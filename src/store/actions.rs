@@ -194,7 +194,7 @@ impl Store {
             resolution,
             &read.progress_text,
             &read.intent.number.value.to_string(),
-            &json!(becomes.progress).to_string(),
+            &read.with_progress(&becomes.progress),
             becomes.stage().name(),
             outcome,
             &entry_of(becomes),

@@ -245,7 +245,7 @@ impl Store {
                     permission.as_str(),
                     intent.id.as_str(),
                     &stored.progress_text,
-                    &json!(ended.progress).to_string(),
+                    &stored.with_progress(&ended.progress),
                     &millis(inner.settings.intent_retention).to_string(),
                     event.kind,
                     &event.data,

@@ -8,6 +8,8 @@
 //! - [`quota`]: what is due and may go on; the calls that a reconciliation may make; the fault of the account.
 //! - [`consumers`]: read the events as a consumer group.
 //! - [`account`]: the marker, the stop switch, recovery after a loss, readiness.
+//! - `versions`: what a later version of the service wrote is left alone; unknown fields are kept.
+//! - `server`: what the server says about itself.
 //! - `access`: whether the Redis user may do all of this.
 //!
 //! Each script is one file under `lua/` with its KEYS, ARGV, RETURNS and WHY.
@@ -25,12 +27,15 @@ pub mod keys;
 pub mod lists;
 mod notes;
 pub mod notifications;
+mod payload;
 pub mod permissions;
 pub mod quota;
 pub mod reconciliations;
 mod record;
 mod script;
+mod server;
 mod tls;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +50,7 @@ use connection::Connection;
 pub use connection::{check_url, is_tls};
 use failure::explain;
 use keys::Keys;
+pub use server::Accounts;
 pub use tls::{ClientIdentity, IdentityMistake, TlsSettings, check_ca};
 
 /// What must be left of a lease beyond the time-out of the call that starts.
@@ -124,6 +130,11 @@ pub enum StoreError {
     /// A key is used for something else.
     #[error("Redis key {0} is not of the type this service writes")]
     WrongType(String),
+    /// A later version of the service wrote it: this one neither reads nor writes it (`docs/adr/0016`).
+    #[error(
+        "{0} was written by a newer version of this service, and this one leaves it alone: ask an instance of that version"
+    )]
+    Newer(String),
     /// A bound is reached.
     #[error("{0} is full")]
     Full(&'static str),

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::record::{PAUSE_FIELDS, Still, read_hint, read_record, read_time, read_wish};
 use super::script::{REQUEST_CLOSE, REQUEST_LOOK};
+use super::versions::check_version;
 use super::{Store, StoreError};
 use crate::model::charge_intent::ChargeIntent;
 use crate::model::closing::CloseWish;
@@ -66,6 +67,7 @@ impl Store {
         if fields.is_empty() {
             return Ok(None);
         }
+        check_version(&permission, fields.get("v").map(String::as_str))?;
         let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
         let now = self.redis_now().await?;
         let still = Still::of(now, stopped_ms, PAUSE_FIELDS.map(|name| fields.get(name).cloned()));
@@ -85,7 +87,7 @@ impl Store {
             leased: read_time(field("lease_until")).is_some_and(|until| until > now),
             due,
             hints,
-            intents: self.read_open(&ids, still).await?,
+            intents: self.read_open(&ids, still).await?.into_iter().map(|stored| stored.intent).collect(),
         }))
     }
 
@@ -102,8 +104,10 @@ impl Store {
     ) -> Result<CloseRequested, StoreError> {
         let keys = [self.0.keys.marker(), self.0.keys.permission(id), self.0.keys.schedule()];
         let mut read = redis::cmd("HMGET");
-        read.arg(&keys[1]).arg("close_at").arg("record");
-        let (at, record): (Option<String>, Option<String>) = read.query_async(&mut self.0.connection.handle()).await?;
+        read.arg(&keys[1]).arg("close_at").arg("record").arg("v");
+        let (at, record, version): (Option<String>, Option<String>, Option<String>) =
+            read.query_async(&mut self.0.connection.handle()).await?;
+        check_version(&keys[1], version.as_deref())?;
         let record = read_record(&keys[1], record.as_deref().unwrap_or_default())?;
         let is_parked = |asked_at| record.closing.is_some_and(|it| it.asked_at == asked_at && it.parked.is_some());
         let replaced = at.filter(|at| read_time(at).is_some_and(is_parked)).unwrap_or_default();

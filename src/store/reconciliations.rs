@@ -8,14 +8,14 @@ use jiff::{SignedDuration, Timestamp};
 use redis::AsyncCommands;
 use serde_json::{Value, json};
 
-use super::captures::capture_change;
 use super::charges::StoredIntent;
-use super::lists::entry_of;
+use super::payload::payload;
 use super::quota::{Reservation, give_back};
-use super::record::{Still, corrupt, read, read_hint, read_record, read_time, read_wish, time_text, trigger_text};
+use super::record::{Still, corrupt, read, read_hint, read_record, read_time, read_wish, trigger_text};
 use super::script::{CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
+use super::versions::Texts;
 use super::{Store, StoreError, millis};
-use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus, Outcome, Stage};
+use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus};
 use crate::model::closing::CloseWish;
 use crate::model::event::{Event, EventType};
 use crate::model::hint::{Hint, HintNote};
@@ -51,6 +51,8 @@ pub struct Claim {
     pub has_ticket: bool,
     /// The calls that it may still make.
     pub reservation: Arc<Reservation>,
+    /// What was read, as it was stored.
+    pub(super) texts: Arc<Texts>,
 }
 
 /// What a claim came to.
@@ -177,7 +179,13 @@ impl Store {
             inner.keys.tickets(),
         ];
         let args = [permission.as_str(), &millis(inner.settings.lease).to_string(), &nonce()];
-        let mut reply = self.run(&CLAIM_PERMISSION, &keys, &args).await?;
+        let mut reply = match self.run(&CLAIM_PERMISSION, &keys, &args).await {
+            Err(StoreError::Newer(key)) => {
+                self.put_off(permission, "", &key).await?;
+                return Ok(Claimed::No);
+            }
+            reply => reply?,
+        };
         match reply.outcome() {
             "claimed" => {}
             "not_due" | "leased" => return Ok(Claimed::No),
@@ -198,28 +206,41 @@ impl Store {
         let wish: [String; 4] = [reply.take(9)?, reply.take(10)?, reply.take(11)?, reply.take(12)?];
         let [close_at, close_reason, cancel_pending, look_asked] = wish;
         let ticket: String = reply.take(14)?;
+        let token: String = reply.take(1)?;
+        let open = match self.read_open(&open, still).await {
+            Err(StoreError::Newer(key)) => {
+                self.put_off(permission, &token, &key).await?;
+                return Ok(Claimed::No);
+            }
+            open => open?,
+        };
+        let texts = Texts::new(record);
+        for stored in &open {
+            texts.note(&stored.intent.id, &stored.progress_text);
+        }
         Ok(Claimed::Yes(Box::new(Claim {
             permission: permission.clone(),
-            token: reply.take(1)?,
+            token,
             wake: reply.take(2)?,
             ahead: at.duration_since(now),
             closed: closed == "1",
-            record: read_record(&keys[2], &record)?,
+            record: read_record(&keys[2], &texts.record)?,
             hints: hints
                 .into_iter()
                 .map(|(field, value)| read_hint(&keys[3], &field, value))
                 .collect::<Result<_, _>>()?,
-            intents: self.read_open(&open, still).await?,
+            intents: open.into_iter().map(|stored| stored.intent).collect(),
             still,
             close: read_wish(&close_at, &close_reason, &cancel_pending),
             look_asked: Some(look_asked).filter(|note| !note.is_empty()),
             has_ticket: ticket == "1",
             reservation: Arc::default(),
+            texts: Arc::new(texts),
         })))
     }
 
     /// Reads intents by id. One that has gone meanwhile is left out.
-    pub(super) async fn read_open(&self, ids: &[String], still: Still) -> Result<Vec<ChargeIntent>, StoreError> {
+    pub(super) async fn read_open(&self, ids: &[String], still: Still) -> Result<Vec<StoredIntent>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -234,9 +255,9 @@ impl Store {
         let records: Vec<HashMap<String, String>> = pipe.query_async(&mut self.0.connection.handle()).await?;
         let mut intents = Vec::with_capacity(ids.len());
         for (id, fields) in ids.iter().zip(&records) {
-            intents.extend(read(id, &self.0.keys.intent(id), fields, still)?.map(|stored| stored.intent));
+            intents.extend(read(id, &self.0.keys.intent(id), fields, still)?);
         }
-        intents.sort_by_key(|intent| intent.submitted_at);
+        intents.sort_by_key(|stored: &StoredIntent| stored.intent.submitted_at);
         Ok(intents)
     }
 
@@ -247,7 +268,11 @@ impl Store {
     pub async fn ended_charge(&self, id: &IntentId, claim: &Claim) -> Result<Option<StoredIntent>, StoreError> {
         let key = self.0.keys.intent(id);
         let fields: HashMap<String, String> = self.0.connection.handle().hgetall(&key).await?;
-        read(id, &key, &fields, claim.still)
+        let stored = read(id, &key, &fields, claim.still)?;
+        if let Some(stored) = &stored {
+            claim.texts.note(id, &stored.progress_text);
+        }
+        Ok(stored)
     }
 
     /// Extends the lease.
@@ -353,7 +378,7 @@ impl Store {
         keys.extend(commit.intents.iter().map(|(intent, ..)| inner.keys.intent(&intent.id)));
         keys.push(inner.keys.quota());
         keys.extend(inner.keys.lists());
-        let mut payload = payload(&claim.permission, commit);
+        let mut payload = payload(claim, commit);
         give_back(&mut payload, claim, &inner.settings.quota);
         let payload = payload.to_string();
         let args = [
@@ -380,98 +405,4 @@ impl Store {
 #[expect(clippy::disallowed_methods, reason = "the lease nonce is the only random value")]
 fn nonce() -> String {
     uuid::Uuid::new_v4().simple().to_string()
-}
-
-fn payload(permission: &ChargePermissionId, commit: &Commit<'_>) -> Value {
-    let hints: Vec<Value> =
-        commit.hints.iter().map(|(hint, seen, change)| hint_change(permission, hint, seen, change)).collect();
-    let intents: Vec<Value> =
-        commit.intents.iter().map(|(intent, due, events)| intent_change(intent, *due, events)).collect();
-    json!({
-        "record": json!(commit.record).to_string(),
-        "closed": if commit.closed { "1" } else { "0" },
-        "not_before": time_text(commit.not_before),
-        "hints_due": time_text(commit.hints_due),
-        "events": commit.events,
-        "hints": hints,
-        "intents": intents,
-        "held_back": if commit.held_back { "1" } else { "0" },
-        "look_asked": commit.look_asked.unwrap_or_default(),
-        "unheard": commit.unheard.as_ref().map_or(json!(""), |unheard| json!({
-            "found": unheard.found,
-            "changes": unheard.changes,
-            "span": millis(unheard.span),
-            "type": unheard.event.kind,
-            "data": unheard.event.data,
-        })),
-    })
-}
-
-fn hint_change(permission: &ChargePermissionId, hint: &Hint, seen: &str, change: &HintChange) -> Value {
-    let note = json!(hint.note).to_string();
-    match change {
-        HintChange::Done => json!({ "field": hint.field(), "seen": seen, "fate": "done" }),
-        HintChange::Defer(note) => {
-            // The wake number and the publication stay: only the note changes.
-            let mut parts = seen.splitn(3, ' ');
-            let (wake, published) = (parts.next().unwrap_or("0"), parts.next().unwrap_or("0"));
-            let value = format!("{wake} {published} {}", json!(note));
-            json!({ "field": hint.field(), "seen": seen, "fate": "defer", "value": value })
-        }
-        HintChange::Quarantine(reason) => json!({
-            "field": hint.field(), "seen": seen, "fate": "quarantine", "reason": reason, "value": note,
-            "data": json!({
-                "messageId": hint.note.message_id,
-                "chargePermissionId": permission,
-                "objectType": hint.object_type,
-                "objectId": hint.object_id,
-                "reason": reason,
-            }).to_string(),
-        }),
-    }
-}
-
-fn intent_change(intent: &ChargeIntent, due: Option<Timestamp>, events: &[Event]) -> Value {
-    let number = &intent.number;
-    let outcome = match intent.stage().outcome() {
-        None => "",
-        Some(Outcome::Verified) => "verified",
-        Some(Outcome::Unverified) => "unverified",
-    };
-    let charge = match intent.stage() {
-        Stage::Captured { charge, .. } | Stage::Authorized { charge, .. } | Stage::Pending { charge, .. } => {
-            charge.as_str()
-        }
-        _ => "",
-    };
-    let mut written = json!({
-        "id": intent.id,
-        "state": intent.stage().name(),
-        "outcome": outcome,
-        "charge": charge,
-        "progress": json!(intent.progress).to_string(),
-        "due": time_text(due),
-        "entry": entry_of(intent),
-        "retry": retry_done(intent),
-        "events": events,
-        "number": {
-            "value": number.value.to_string(),
-            "status": number.status.as_str(),
-            "sends": number.sends.to_string(),
-            "first_mark": time_text(number.first_mark),
-            "last_mark": time_text(number.last_mark),
-            "tainted": if number.tainted { "1" } else { "0" },
-            "instrument": number.instrument.as_ref().map_or(json!(""), |digest| json!(digest)),
-        },
-    });
-    // Absent where the claim read none: what a wish that came in since has written stays.
-    if let Some(capture) = &intent.capture {
-        written["capture"] = capture_change(capture);
-    }
-    written
-}
-
-/// The wish to retry that the decision has seen to.
-fn retry_done(intent: &ChargeIntent) -> String {
-    intent.wishes.retry.filter(|retry| retry.done).map(|retry| retry.wish.to_string()).unwrap_or_default()
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::StoreError;
+use super::versions::{carried, check_version};
 use crate::model::capture::{CaptureIntent, CaptureWish};
 use crate::model::charge_intent::{
     ChargeIntent, Number, NumberStatus, Progress, RetryWish, Stage, Trigger, Why, Wishes,
@@ -28,6 +29,13 @@ pub struct StoredIntent {
     pub intent: ChargeIntent,
     /// Its progress as stored.
     pub progress_text: String,
+}
+
+impl StoredIntent {
+    /// Another progress as it is to be stored: what this one holds and this version does not know stays.
+    pub(super) fn with_progress(&self, progress: &Progress) -> String {
+        carried::<Progress>(&self.progress_text, progress)
+    }
 }
 
 /// The policy stands beside the fields of Create Charge in the stored request: as fixed as they are, and part of the comparison of two
@@ -98,6 +106,7 @@ pub(super) fn read(
     if fields.is_empty() {
         return Ok(None);
     }
+    check_version(key, fields.get("v").map(String::as_str))?;
     let reader = Reader { key, fields };
     let progress_text = reader.text("progress")?.to_owned();
     let mut progress: Progress = reader.json("progress")?;

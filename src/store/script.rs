@@ -52,6 +52,7 @@ scripts! {
     RESERVE_QUOTA = "reserve_quota";
     NOTE_THROTTLED = "note_throttled";
     SET_FAULT = "set_fault";
+    PUT_OFF = "put_off";
 }
 
 /// The answer of a script.
@@ -106,6 +107,7 @@ impl Store {
         match reply.outcome() {
             "no_marker" => Err(StoreError::NoMarker),
             "wrong_type" => Err(StoreError::WrongType(reply.take(1)?)),
+            "newer" => Err(StoreError::Newer(reply.take(1)?)),
             "" => Err(reply.unexpected()),
             _ => Ok(reply),
         }

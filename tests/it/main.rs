@@ -21,6 +21,7 @@ mod objects;
 mod operator;
 mod outbound;
 mod policy;
+mod preflight;
 #[path = "support/process.rs"]
 mod process;
 mod processes;
@@ -35,3 +36,4 @@ mod sandbox_command;
 mod support;
 mod sweep;
 mod trigger;
+mod versions;

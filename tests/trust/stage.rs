@@ -409,6 +409,7 @@ fn settings(form: Form, net: &Net, redis: &RedisServer) -> Settings {
         },
         policies: Policy::for_region(Region::Na).into(),
         account,
+        accept_unsafe_durability: false,
         workers: 0,
         clock_offset_file: None,
     }

@@ -4,12 +4,14 @@
 -- ARGV    1 offset  2 source  3 event time  4 permission id  5 intent id  6 progress the caller read  7 progress when canceled (JSON)
 --         8 retention of ended intents (ms)  9 event type  10 event data (JSON)
 --         11 list entry when canceled
--- RETURNS {'canceled'} | {'canceling'} | {'terminal', state} | {'changed'} | {'unknown'} | {'no_marker'} | {'wrong_type', key}
+-- RETURNS {'canceled'} | {'canceling'} | {'terminal', state} | {'changed'} | {'unknown'} | {'no_marker'} | {'wrong_type', key} | {'newer', key}
 -- WHY     Final only if nothing can be charged any more: no number or capture is unknown, no charge is pending or authorised. It may run between
 --         another worker's decision and its send; the mark sees it.
 if not has_marker() then return { 'no_marker' } end
 local wrong = wrong_type(and_lists({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset', KEYS[6], 'stream' }))
 if wrong then return { 'wrong_type', wrong } end
+local later = newer({ KEYS[2], KEYS[3] })
+if later then return { 'newer', later } end
 local fields = redis.call('HMGET', KEYS[2], 'state', 'number_status', 'progress', 'cancel_at', 'capture_status')
 local state = fields[1]
 if not state then return { 'unknown' } end

@@ -4,7 +4,7 @@
 -- ARGV    1 offset  2 permission id  3 lease (ms)  4 nonce
 -- RETURNS {'claimed', token, wake, now, time that stood still (ms), closed, record, {hint field, value, ...}, {intent id, ...},
 --           close_at, close_reason, close_cancel_pending, look_asked, paused since (ms) | '', ticket 0|1}
---         | {'not_due'} | {'leased'} | {'no_marker'} | {'wrong_type', key}
+--         | {'not_due'} | {'leased'} | {'no_marker'} | {'wrong_type', key} | {'newer', key}
 -- WHY     One worker at a time. The lease record decides, not the score of the schedule. The token is a fence number plus a nonce, so
 --         that a server that rolled back and counts anew cannot make two workers valid. While the lease runs the score is its end: a
 --         worker that died makes the permission due again by itself.
@@ -24,6 +24,9 @@ if is_leased(KEYS[3]) then
   redis.call('ZADD', KEYS[2], redis.call('HGET', KEYS[3], 'lease_until'), ARGV[2])
   return { 'leased' }
 end
+
+-- Neither lease nor schedule is touched: put_off.lua does what this version may do.
+if newer({ KEYS[3] }) then return { 'newer', KEYS[3] } end
 
 local token = ms(redis.call('HINCRBY', KEYS[3], 'fence', 1)) .. '-' .. ARGV[4]
 local till = ms(now + tonumber(ARGV[3]))

@@ -3,11 +3,13 @@
 -- KEYS    1 marker  2 intent  3 permission  4 open  5 events  6.. the lists
 -- ARGV    1 offset  2 source  3 event time  4 permission id  5 intent id  6 progress the caller read  7 progress when held (JSON)
 --         8 event type  9 event data (JSON)  10 list entry when held
--- RETURNS {'held'} | {'ended'} | {'changed'} | {'no_marker'} | {'wrong_type', key}
+-- RETURNS {'held'} | {'ended'} | {'changed'} | {'no_marker'} | {'wrong_type', key} | {'newer', key}
 -- WHY     The data may be older than what Amazon saw: the stored number may have been used, and higher ones too.
 if not has_marker() then return { 'no_marker' } end
 local wrong = wrong_type(and_lists({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'stream' }))
 if wrong then return { 'wrong_type', wrong } end
+local later = newer({ KEYS[2], KEYS[3] })
+if later then return { 'newer', later } end
 local fields = redis.call('HMGET', KEYS[2], 'state', 'progress', 'recovery')
 if not fields[1] or terminal[fields[1]] then return { 'ended' } end
 if fields[3] == '1' then return { 'held' } end

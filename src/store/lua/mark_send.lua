@@ -12,6 +12,7 @@
 if not has_marker() then return { 'no_marker' } end
 local wrong = wrong_type({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'stream', KEYS[5], 'zset' })
 if wrong then return { 'wrong_type', wrong } end
+if newer({ KEYS[2], KEYS[3] }) then return { 'refused', 'a newer version of the service has written it' } end
 if redis.call('HGET', KEYS[2], 'lease_token') ~= ARGV[5] then return { 'lost_lease' } end
 local till = tonumber(redis.call('HGET', KEYS[2], 'lease_until') or '0')
 if till - now < tonumber(ARGV[9]) then return { 'lost_lease' } end

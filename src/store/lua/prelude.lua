@@ -10,9 +10,28 @@ end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + tonumber(ARGV[1])
 
+-- The version of records that this version of the service knows (docs/adr/0016). src/store/record.rs has the same.
+local known_version = 1
+
+local function is_newer(version)
+  return version and (tonumber(version) or math.huge) > known_version
+end
+
+-- A marker of a later version says that everything may be laid out anew: then no script of this one does anything.
+local marker_version = redis.call('TYPE', KEYS[1]).ok == 'hash' and redis.call('HGET', KEYS[1], 'version')
+if is_newer(marker_version) then return { 'newer', KEYS[1] } end
+
 -- Without its marker a server may have lost its data: nothing is written to it (docs/adr/0006).
 local function has_marker()
-  return redis.call('TYPE', KEYS[1]).ok == 'hash' and redis.call('HEXISTS', KEYS[1], 'version') == 1
+  return marker_version and true or false
+end
+
+-- The first of the given records (intents, permissions) that a later version wrote, or nil: it is left alone.
+local function newer(records)
+  for _, key in ipairs(records) do
+    if is_newer(redis.call('HGET', key, 'v')) then return key end
+  end
+  return nil
 end
 
 -- The first of the given keys that is neither missing nor of its type, or nil: {key, type, key, type, ...}.

@@ -4,12 +4,14 @@
 -- ARGV    1 offset  2 source  3 event time  4 permission id  5 intent id  6 wish (JSON)  7 events at most  8 event type
 --         9 event data (JSON)
 -- RETURNS {'accepted'} | {'same'} | {'conflict', state} | {'not_authorized', state} | {'canceling'} | {'unknown'} | {'full'}
---         | {'no_marker'} | {'wrong_type', key}
+--         | {'no_marker'} | {'wrong_type', key} | {'newer', key}
 -- WHY     One capture at a time. The wish is written here and nowhere else, and removed only by a commit that names it, so a
 --         reconciliation under way can neither overwrite nor lose it; the wake number makes the permission due again after that one.
 if not has_marker() then return { 'no_marker' } end
 local wrong = wrong_type({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset', KEYS[6], 'stream' })
 if wrong then return { 'wrong_type', wrong } end
+local later = newer({ KEYS[2], KEYS[3] })
+if later then return { 'newer', later } end
 local fields = redis.call('HMGET', KEYS[2], 'state', 'capture_request', 'cancel_at', 'capture_number')
 local state, wish, cancel_at = fields[1], fields[2] or '', fields[3] or ''
 if not state then return { 'unknown' } end

@@ -5,13 +5,15 @@
 --         7 progress the caller read  8 number the caller read  9 progress as it becomes (JSON)  10 state  11 outcome  12 list entry
 --         13 number as it becomes  14 due (ms)  15 retention of ended intents (ms)  16 X, the confirmation delay (ms)
 --         17 events (JSON: [{type, data}])
--- RETURNS {'resolved'} | {'changed'} | {'busy'} | {'too_soon', from ms} | {'unknown'} | {'no_marker'} | {'wrong_type', key}
+-- RETURNS {'resolved'} | {'changed'} | {'busy'} | {'too_soon', from ms} | {'unknown'} | {'no_marker'} | {'wrong_type', key} | {'newer', key}
 -- WHY     Only what was read is resolved, and never under a running reconciliation; one whose lease has run out loses it, lest it write
 --         the number of before over the decision. A new number is possible only X after the last mark, by the clock of the marks; after a
 --         loss the last marks may be gone, so that X counts from when it was noticed.
 if not has_marker() then return { 'no_marker' } end
 local wrong = wrong_type(and_lists({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset', KEYS[6], 'stream' }))
 if wrong then return { 'wrong_type', wrong } end
+local later = newer({ KEYS[2], KEYS[3] })
+if later then return { 'newer', later } end
 local fields = redis.call('HMGET', KEYS[2], 'state', 'progress', 'number', 'outcome', 'last_mark', 'recovery', 'listed_as',
   'capture_request')
 if not fields[1] then return { 'unknown' } end

@@ -2,12 +2,14 @@
 --
 -- KEYS    1 marker  2 permission  3 what is paused: the intent, or the permission again  4 open  5 schedule  6 events
 -- ARGV    1 offset  2 source  3 event time  4 permission id  5 'pause' | 'resume'  6 events (JSON: [{id, type, data}])
--- RETURNS {'paused', since ms} | {'resumed'} | {'ended', state} | {'unknown'} | {'no_marker'} | {'wrong_type', key}
+-- RETURNS {'paused', since ms} | {'resumed'} | {'ended', state} | {'unknown'} | {'no_marker'} | {'wrong_type', key} | {'newer', key}
 -- WHY     The mark of a send reads the same fields: once this script has run no send is marked, on any instance. How long it lasted is
 --         added up without the time that stood still anyway, because the windows stand still meanwhile. Repeating it changes nothing.
 if not has_marker() then return { 'no_marker' } end
 local wrong = wrong_type({ KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset', KEYS[6], 'stream' })
 if wrong then return { 'wrong_type', wrong } end
+local later = newer({ KEYS[2], KEYS[3] })
+if later then return { 'newer', later } end
 if redis.call('EXISTS', KEYS[3]) == 0 then return { 'unknown' } end
 local whole = KEYS[3] == KEYS[2]
 local state = not whole and redis.call('HGET', KEYS[3], 'state')

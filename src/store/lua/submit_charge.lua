@@ -5,7 +5,7 @@
 --         8 progress (JSON)  9 due (ms)  10 '' | 'new' | last number  11 progress when held (JSON)
 --         12 open intents at most  13 events at most  14 state  15 events of the plan (JSON: [{type, data}])
 --         16 held event type  17 its data  18 list entry  19 list entry when held
--- RETURNS {'accepted'} | {'held'} | {'resumed'} | {'same'} | {'conflict'} | {'contradicted'} | {'too_many'} | {'closing'} | {'full'} | {'no_marker'} | {'wrong_type', key}
+-- RETURNS {'accepted'} | {'held'} | {'resumed'} | {'same'} | {'conflict'} | {'contradicted'} | {'too_many'} | {'closing'} | {'full'} | {'no_marker'} | {'wrong_type', key} | {'newer', key}
 -- WHY     The id is the caller's promise that this is one charge. After a loss of data we cannot know which numbers were used, so an
 --         intent that the caller does not declare as new, or with its last number, waits for the operator. What the data that is
 --         left knows of higher numbers outweighs the declaration.
@@ -13,6 +13,8 @@ if not has_marker() then return { 'no_marker' } end
 local kinds = { KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset', KEYS[6], 'stream' }
 local wrong = wrong_type(and_lists(kinds))
 if wrong then return { 'wrong_type', wrong } end
+local later = newer({ KEYS[2], KEYS[3] })
+if later then return { 'newer', later } end
 
 local last_number = tonumber(ARGV[10])
 local function write_number(value, status)

@@ -511,6 +511,7 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, options: &Options) -> Settin
         },
         policies: options.policies.clone().unwrap_or_else(built_in_policy),
         account,
+        accept_unsafe_durability: false,
         workers: 1,
         clock_offset_file: None,
     }

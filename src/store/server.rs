@@ -1,0 +1,94 @@
+//! What the server says about itself, and who else is on it: for the preflight and for readiness.
+
+use std::collections::HashMap;
+
+use jiff::SignedDuration;
+
+use super::{Store, StoreError};
+use crate::model::server::ServerFacts;
+
+/// Keys looked at for other accounts, at most this many times a thousand.
+const SCANS: usize = 200;
+
+/// The accounts that have a marker under our prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accounts {
+    /// Ours, as `live:A2K7NDRCTOTPW9`.
+    pub own: String,
+    /// All that were found, in order.
+    pub found: Vec<String>,
+    /// Whether all keys were looked at.
+    pub complete: bool,
+}
+
+impl Store {
+    /// How the server is set. What it does not let us ask is not in the answer.
+    ///
+    /// # Errors
+    /// When Redis does not answer at all.
+    pub async fn server_facts(&self) -> Result<ServerFacts, StoreError> {
+        let mut handle = self.0.connection.handle();
+        let info: String = redis::cmd("INFO").query_async(&mut handle).await?;
+        let mut facts = ServerFacts::read(&info);
+        // Not permitted to the documented user, and by most who run Redis for others.
+        let fsync: redis::RedisResult<HashMap<String, String>> =
+            redis::cmd("CONFIG").arg("GET").arg("appendfsync").query_async(&mut handle).await;
+        facts.append_fsync = fsync.ok().and_then(|mut settings| settings.remove("appendfsync"));
+        Ok(facts)
+    }
+
+    /// Our clock minus that of Redis.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn clock_difference(&self) -> Result<SignedDuration, StoreError> {
+        let theirs = self.redis_now().await?;
+        Ok(self.0.clock.now().duration_since(theirs))
+    }
+
+    /// Whether the marker is of this account. One that was copied from another says so.
+    ///
+    /// # Errors
+    /// When Redis does not answer, or there is no marker.
+    pub async fn marker_is_ours(&self) -> Result<bool, StoreError> {
+        let mut read = redis::cmd("HMGET");
+        read.arg(self.0.keys.marker()).arg("merchant").arg("environment");
+        let (merchant, environment): (Option<String>, Option<String>) =
+            read.query_async(&mut self.0.connection.handle()).await?;
+        let account = &self.0.account;
+        Ok(merchant.as_deref() == Some(account.merchant.as_str())
+            && environment.as_deref() == Some(account.environment.as_str()))
+    }
+
+    /// Who else has a marker under our prefix, as far as a bounded number of keys shows. Needs `SCAN`.
+    ///
+    /// # Errors
+    /// When Redis does not answer or does not permit it.
+    pub async fn accounts_under_prefix(&self) -> Result<Accounts, StoreError> {
+        let own = self.0.keys.marker();
+        // `prefix:{environment:merchant}:marker`; the settings keep braces and pattern characters out of the prefix.
+        let (start, rest) = own.split_once('{').unwrap_or((&own, ""));
+        let (account, end) = rest.split_once('}').unwrap_or((rest, ""));
+        let pattern = format!("{start}{{*}}{end}");
+        let named = |key: &str| {
+            let key = key.strip_prefix(start)?.strip_prefix('{')?.strip_suffix(end)?;
+            key.strip_suffix('}').map(str::to_owned)
+        };
+        let (mut cursor, mut found) = (0_u64, Vec::new());
+        let mut complete = false;
+        for _ in 0..SCANS {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1000);
+            let (next, keys): (u64, Vec<String>) = scan.query_async(&mut self.0.connection.handle()).await?;
+            found.extend(keys.iter().filter_map(|key| named(key)));
+            cursor = next;
+            if cursor == 0 {
+                complete = true;
+                break;
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(Accounts { own: account.to_owned(), found, complete })
+    }
+}
