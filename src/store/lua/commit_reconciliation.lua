@@ -29,7 +29,7 @@ if redis.call('HGET', KEYS[2], 'lease_token') ~= ARGV[5] then
   return { redis.call('HGET', KEYS[2], 'last_commit') == ARGV[5] and 'already' or 'lost_lease' }
 end
 local records = { KEYS[2] }
-for i = 1, #KEYS - #lists - 8 do records[#records + 1] = KEYS[7 + i] end
+for i = 1, #KEYS - #lists - 9 do records[#records + 1] = KEYS[8 + i] end
 -- A later version has written meanwhile. As after a lost lease: a success is noted as a hint, and whoever knows the record goes on.
 if newer(records) then return { 'lost_lease' } end
 local payload = cjson.decode(ARGV[10])
