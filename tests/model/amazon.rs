@@ -103,25 +103,31 @@ impl Amazon {
     }
 
     /// Every charge object.
-    pub fn charges(&self) -> impl Iterator<Item = (ChargeRef, ChargeCode)> + '_ {
-        (0..SLOTS as u8).flat_map(move |slot| {
-            (0..NUMBERS as u8).flat_map(move |number| {
-                (0..GENERATIONS as u8).filter_map(move |generation| {
-                    let charge = ChargeRef { slot, number, generation };
-                    let code = self.charge(charge);
-                    (code != ChargeCode::None).then_some((charge, code))
-                })
-            })
-        })
+    pub fn charges(&self) -> Vec<(ChargeRef, ChargeCode)> {
+        const UNUSED: [ChargeCode; GENERATIONS] = [ChargeCode::None; GENERATIONS];
+        let mut charges = Vec::new();
+        for slot in 0..SLOTS {
+            for number in 0..NUMBERS {
+                let codes = self.keys[slot][number].charges;
+                if codes == UNUSED {
+                    continue;
+                }
+                for (generation, code) in codes.into_iter().enumerate().filter(|(_, code)| *code != ChargeCode::None) {
+                    let charge = ChargeRef { slot: slot as u8, number: number as u8, generation: generation as u8 };
+                    charges.push((charge, code));
+                }
+            }
+        }
+        charges
     }
 
     /// Successes of an intent.
     pub fn successes(&self, slot: usize) -> usize {
-        self.charges().filter(|(charge, code)| charge.slot as usize == slot && code.is_success()).count()
+        self.charges().iter().filter(|(charge, code)| charge.slot as usize == slot && code.is_success()).count()
     }
 
     pub fn is_busy(&self) -> bool {
-        self.charges().any(|(_, code)| code.is_pending())
+        self.charges().iter().any(|(_, code)| code.is_pending())
     }
 
     /// A request arrives: all that Amazon may make of it.

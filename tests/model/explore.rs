@@ -156,7 +156,6 @@ impl Model for Protocol {
 /// What an exploration came to.
 pub struct Explored {
     pub states: usize,
-    pub depth: usize,
     /// Calls of the service's own functions that were not remembered.
     pub calls: u64,
     /// The first property that is broken, with the shortest way there.
@@ -174,7 +173,6 @@ pub fn explore(protocol: Protocol) -> Explored {
     assert!(checker.is_done());
     Explored {
         states: checker.unique_state_count(),
-        depth: checker.max_depth(),
         calls: checker.model().service().calls,
         broken,
     }

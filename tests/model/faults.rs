@@ -100,13 +100,11 @@ fn network(state: &State, bounds: &Bounds, service: &mut Service, steps: &mut St
 
 /// What becomes of pending charges, and of the permission and its card.
 fn amazon(state: &State, steps: &mut Steps) {
-    for (charge, code) in state.amazon.charges().filter(|(_, code)| code.is_pending()) {
+    for (charge, _) in state.amazon.charges().into_iter().filter(|(_, code)| code.is_pending()) {
         for (what, end) in [("a pending charge is captured", ChargeCode::Captured), ("a pending charge is declined", ChargeCode::Declined)] {
             let mut next = *state;
             next.amazon.set(charge, end);
             let label = Label { slot: charge.slot, number: charge.number, ..Label::of(what) };
-            // Either is the end of waiting; the good one is enough for coming to an end.
-            let _ = code;
             steps.either(end == ChargeCode::Declined, label, next);
         }
     }

@@ -3,8 +3,9 @@
 use amazon_pay_ipn::model::charge_intent::{Outcome, Stage};
 
 use super::explore::Protocol;
+use super::redis::holds;
 use super::service::{AFTER_END, DUPLICATE, Service};
-use super::state::{End, SLOTS, State};
+use super::state::{End, Phase, SLOTS, State, WORKERS};
 use super::values::NEVER;
 use super::worker::{
     NEW_AFTER_CANCEL, NOT_LOOKED, RELEASED_BY_ECHO, REOPENED, SENT_WHILE_CLOSING, SENT_WHILE_STOPPED, TWO_IN_FLIGHT, WRONG_ENDS,
@@ -30,8 +31,11 @@ pub const ONE_IN_FLIGHT: Named = Named { name: "several intents: one number in f
 pub const EVIDENCE: Named = Named { name: "a park ends by evidence only", holds: evidence };
 pub const NOTICED: Named = Named { name: "two successes whose notifications came are told of", holds: noticed };
 
+pub const ONE_HOLDER: Named = Named { name: "one worker at most has a token that is good", holds: one_holder };
+
 /// What must hold whatever the scenario.
-pub const ALL: [Named; 12] = [
+pub const ALL: [Named; 13] = [
+    ONE_HOLDER,
     ACKNOWLEDGED_IS_STORED,
     ONE_SUCCESS,
     NOTHING_NEW,
@@ -48,6 +52,15 @@ pub const ALL: [Named; 12] = [
 
 fn acknowledged(_: &Protocol, state: &State) -> bool {
     state.seen.acknowledged & !state.redis.journal == 0
+}
+
+fn one_holder(protocol: &Protocol, state: &State) -> bool {
+    let rules = protocol.service().rules;
+    let good = |index: &usize| {
+        let worker = &state.workers[*index];
+        worker.phase != Phase::Idle && holds(&state.redis, *index, worker, &rules)
+    };
+    (0..WORKERS).filter(good).count() <= 1
 }
 
 fn one_success(_: &Protocol, state: &State) -> bool {
@@ -112,24 +125,27 @@ fn no_lost_wake(_: &Protocol, state: &State) -> bool {
     !state.redis.unseen_wake || state.redis.score <= 0 || state.redis.leased
 }
 
+/// What a worker has heard of, and is still true at Amazon, is in the record, or noted to be read. (After a loss of data the caller's
+/// own books decide what is submitted again.)
 fn heard(protocol: &Protocol, state: &State) -> bool {
+    if state.redis.heard == 0 || state.redis.recovering {
+        return true;
+    }
     let service = protocol.service();
-    (0..SLOTS).filter(|slot| state.redis.heard & (1 << *slot) != 0 && state.redis.intents[*slot] != 0).all(|slot| {
-        let known = matches!(
-            service.intent(state.redis.intents[slot]).stage(),
-            Stage::Captured { .. } | Stage::Authorized { .. } | Stage::Pending { .. } | Stage::Held { .. }
-        );
-        let noted = |hints: u32| {
-            service.hints.get(hints).iter().any(|hint| hint.charge.is_some_and(|charge| charge.slot as usize == slot))
-        };
-        // A pending charge that was a success, and came to nothing, is one no more.
-        known || noted(state.redis.hints) || state.amazon.successes(slot) == 0 || state.seen.alerts != 0
+    let charges = state.amazon.charges();
+    let mut successes = charges.iter().filter(|(charge, code)| state.redis.heard & charge.bit() != 0 && code.is_success());
+    successes.all(|(charge, _)| {
+        let stage = service.intent(state.redis.intents[charge.slot as usize]).stage();
+        let follows = matches!(stage, Stage::Captured { .. } | Stage::Pending { .. } | Stage::Held { .. });
+        let noted = service.hints.get(state.redis.hints).iter().any(|hint| hint.charge == Some(*charge));
+        follows || noted || state.seen.alerts != 0
     })
 }
 
 fn noticed(protocol: &Protocol, state: &State) -> bool {
+    let charges = state.amazon.charges();
     let doubled = (0..SLOTS).any(|slot| {
-        let told = state.amazon.charges().filter(|(charge, code)| {
+        let told = charges.iter().filter(|(charge, code)| {
             charge.slot as usize == slot && code.is_success() && state.seen.told & charge.bit() != 0
         });
         told.count() >= 2

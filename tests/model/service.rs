@@ -97,7 +97,6 @@ pub struct Service {
     dues: HashMap<(u32, bool), Class>,
     pub reads: Memo<u32>,
     pub read_hints: Memo<(u32, u8)>,
-    pub known_hints: Memo<u32>,
     pub added_hints: Memo<(u32, Option<ChargeRef>)>,
     pub overwrites: Memo<(u32, u32)>,
     pub canceled: HashMap<u32, (u32, bool, bool)>,
@@ -240,7 +239,6 @@ impl Service {
             dues: HashMap::new(),
             reads: Memo::new(),
             read_hints: Memo::new(),
-            known_hints: Memo::new(),
             added_hints: Memo::new(),
             overwrites: Memo::new(),
             canceled: HashMap::new(),
@@ -372,6 +370,10 @@ impl Service {
             let case = self.case(read, [0; SLOTS]);
             decided = decide_again(&case, decided, look, now(), self.policies(over), OURS);
         }
+        if let Answer::Charge(charge, code @ (ChargeCode::Captured | ChargeCode::Declined)) = answer {
+            // As the reconciler: the notification of our own charge then costs no call.
+            decided.record.remember_charge(charge.id(), charge_view(charge, code).state.as_str());
+        }
         let settled = self.put(decided, &before.drafts, before.chargeable_card, before.alerts);
         self.settled.insert(key, settled);
         settled
@@ -453,6 +455,13 @@ impl Service {
         dec.drafts[draft as usize].intent = intent;
         let decision = self.decisions.put(dec);
         self.replaced.put(key, decision)
+    }
+
+    /// A repeat that nobody marks: it goes out as one more send.
+    pub fn unmarked(&mut self, intent: u32) -> u32 {
+        let mut intent = self.intent(intent).clone();
+        intent.number.sends += 1;
+        self.put_intent(&intent)
     }
 
     /// The decision after its send was refused at the mark.

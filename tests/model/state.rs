@@ -66,8 +66,8 @@ pub struct Redis {
     pub changed: Class,
     /// Terminal events of each intent, oldest first.
     pub ends: [[End; 3]; SLOTS],
-    /// Bit per intent: a commit came that knew of a success.
-    pub heard: u8,
+    /// Bit per charge: a commit came that knew of it as a success.
+    pub heard: u32,
     /// Bit per notification that is in the journal.
     pub journal: u8,
 }

@@ -129,7 +129,7 @@ fn mark(state: &State, index: usize, draft_index: u8, service: &mut Service, ste
     let still = renew_lease(&mut next.redis, index, worker, &rules);
     let marked = if !new && !rules.mark_repeats {
         // Sent as it is, by whoever thinks that it is his turn.
-        MarkedCode::Yes { stored: next.redis.intents[slot], decided, tainted: false }
+        MarkedCode::Yes { stored: 0, decided: service.unmarked(decided), tainted: false }
     } else if !still || next.redis.intents[slot] == 0 {
         MarkedCode::LostLease
     } else {
@@ -323,7 +323,7 @@ fn commit(state: &State, index: usize, service: &mut Service, steps: &mut Steps)
     let committed = commit_reconciliation(&mut next.redis, index, &worker, state.over, service);
     if let Some(charge) = worker.charge {
         if state.amazon.charge(charge).is_success() {
-            next.redis.heard |= 1 << charge.slot;
+            next.redis.heard |= charge.bit();
         }
         if !committed.written && service.rules.late_success_is_noted {
             accept_notification(&mut next.redis, Some(charge), None, service);
