@@ -212,6 +212,8 @@ pub fn submit_charge(redis: &mut Redis, slot: usize, declared: Declared, service
         if last.map_or(-1, i64::from) < i64::from(service.intent(known).number.value) - 1 {
             return "contradicted";
         }
+        // What else is stored of it stays: a cancellation that was accepted while it was held.
+        intent.cancel_requested_at = service.intent(known).cancel_requested_at;
         redis.holder = 0;
         redis.leased = false;
     }
