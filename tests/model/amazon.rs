@@ -131,14 +131,7 @@ impl Amazon {
     }
 
     /// A request arrives: all that Amazon may make of it.
-    pub fn receive(
-        &self,
-        request: Copied,
-        reading: Reading,
-        rules: &Rules,
-        left: Left,
-        kinds: &Kinds,
-    ) -> Vec<Outcome> {
+    pub fn receive(&self, request: Copied, reading: Reading, rules: &Rules, left: Left, kinds: &Kinds) -> Vec<Outcome> {
         if request.age > 0 && rules.old_dates_are_refused {
             // For the worker, if one still listens, as good as no answer.
             return vec![("too old", *self, left, Answer::Nothing)];
@@ -148,7 +141,8 @@ impl Amazon {
             return vec![refused];
         }
         let key = self.keys[request.slot as usize][request.number as usize];
-        let at = |generation: usize| ChargeRef { slot: request.slot, number: request.number, generation: generation as u8 };
+        let at =
+            |generation: usize| ChargeRef { slot: request.slot, number: request.number, generation: generation as u8 };
         let live = (0..GENERATIONS).rev().find(|i| key.charges[*i].is_pending() || key.charges[*i].is_success());
         if let Some(generation) = live {
             return vec![("replays the charge", *self, left, Answer::Charge(at(generation), key.charges[generation]))];

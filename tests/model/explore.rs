@@ -171,11 +171,7 @@ pub fn explore(protocol: Protocol) -> Explored {
         Some((*name, path.into_actions().into_iter().map(|(label, _)| label).collect()))
     });
     assert!(checker.is_done());
-    Explored {
-        states: checker.unique_state_count(),
-        calls: checker.model().service().calls,
-        broken,
-    }
+    Explored { states: checker.unique_state_count(), calls: checker.model().service().calls, broken }
 }
 
 /// Whether from every state a settled one can be reached by steps that are no faults: the number of states, and the way to the first

@@ -76,7 +76,8 @@ fn aged(state: &State, service: &mut Service) -> State {
     }
     for copy in &mut next.copies {
         // A copy that Amazon refuses is gone.
-        *copy = copy.filter(|_| !service.rules.old_dates_are_refused).map(|copy| super::state::Copied { age: 1, ..copy });
+        *copy =
+            copy.filter(|_| !service.rules.old_dates_are_refused).map(|copy| super::state::Copied { age: 1, ..copy });
     }
     next.copies.sort_unstable();
     next.seen.declined_card = [0; SLOTS];
@@ -91,8 +92,15 @@ fn network(state: &State, bounds: &Bounds, service: &mut Service, steps: &mut St
         }
         let mut next = *state;
         let copy = next.take_copy(index);
-        for (what, amazon, left, _) in next.amazon.receive(copy, bounds.reading, &service.rules, next.left, &bounds.kinds) {
-            let label = Label { slot: copy.slot, number: copy.number, detail: what, ..Label::of("a delayed request arrives; Amazon:") };
+        for (what, amazon, left, _) in
+            next.amazon.receive(copy, bounds.reading, &service.rules, next.left, &bounds.kinds)
+        {
+            let label = Label {
+                slot: copy.slot,
+                number: copy.number,
+                detail: what,
+                ..Label::of("a delayed request arrives; Amazon:")
+            };
             steps.fault(label, State { amazon, left, ..next });
         }
     }
@@ -101,7 +109,10 @@ fn network(state: &State, bounds: &Bounds, service: &mut Service, steps: &mut St
 /// What becomes of pending charges, and of the permission and its card.
 fn amazon(state: &State, steps: &mut Steps) {
     for (charge, _) in state.amazon.charges().into_iter().filter(|(_, code)| code.is_pending()) {
-        for (what, end) in [("a pending charge is captured", ChargeCode::Captured), ("a pending charge is declined", ChargeCode::Declined)] {
+        for (what, end) in [
+            ("a pending charge is captured", ChargeCode::Captured),
+            ("a pending charge is declined", ChargeCode::Declined),
+        ] {
             let mut next = *state;
             next.amazon.set(charge, end);
             let label = Label { slot: charge.slot, number: charge.number, ..Label::of(what) };
@@ -164,7 +175,8 @@ fn people(state: &State, service: &mut Service, steps: &mut Steps) {
                 if (nothing_shown || !as_new_number)
                     && redis::resolve_intent(&mut next.redis, slot, as_new_number, state.over, service)
                 {
-                    let what = if as_new_number { "the operator orders a new number" } else { "the operator gives it up" };
+                    let what =
+                        if as_new_number { "the operator orders a new number" } else { "the operator gives it up" };
                     steps.fault(label(what), next);
                 }
             }
@@ -202,7 +214,10 @@ fn submissions(state: &State, slot: usize, service: &mut Service, steps: &mut St
         (false, _) | (true, false) => vec![("is submitted", Declared::New)],
         // Whoever is unsure declares nothing, and the intent is held.
         (true, true) => match state.seen.attempted[slot] {
-            0 => vec![("is submitted again, undeclared", Declared::Nothing), ("is submitted again as new", Declared::New)],
+            0 => vec![
+                ("is submitted again, undeclared", Declared::Nothing),
+                ("is submitted again as new", Declared::New),
+            ],
             number => vec![
                 ("is submitted again, undeclared", Declared::Nothing),
                 ("is submitted again with its last number", Declared::Last(number - 1)),
@@ -243,7 +258,8 @@ fn notifications(state: &State, service: &mut Service, steps: &mut Steps) {
         for (charge, _) in state.amazon.charges() {
             let mut next = *state;
             next.left.charge_ipns -= 1;
-            let label = Label { slot: charge.slot, number: charge.number, ..Label::of("a notification names the charge") };
+            let label =
+                Label { slot: charge.slot, number: charge.number, ..Label::of("a notification names the charge") };
             steps.fault(label, accept(Some(charge), next));
         }
     }

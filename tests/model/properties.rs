@@ -8,7 +8,8 @@ use super::service::{AFTER_END, DUPLICATE, Service};
 use super::state::{End, Phase, SLOTS, State, WORKERS};
 use super::values::NEVER;
 use super::worker::{
-    NEW_AFTER_CANCEL, NOT_LOOKED, RELEASED_BY_ECHO, REOPENED, SENT_WHILE_CLOSING, SENT_WHILE_STOPPED, TWO_IN_FLIGHT, WRONG_ENDS,
+    NEW_AFTER_CANCEL, NOT_LOOKED, RELEASED_BY_ECHO, REOPENED, SENT_WHILE_CLOSING, SENT_WHILE_STOPPED, TWO_IN_FLIGHT,
+    WRONG_ENDS,
 };
 
 /// A property by name.
@@ -18,11 +19,15 @@ pub struct Named {
     pub holds: fn(&Protocol, &State) -> bool,
 }
 
-pub const ACKNOWLEDGED_IS_STORED: Named = Named { name: "1: what was answered with 200 is in the journal", holds: acknowledged };
+pub const ACKNOWLEDGED_IS_STORED: Named =
+    Named { name: "1: what was answered with 200 is in the journal", holds: acknowledged };
 pub const ONE_SUCCESS: Named = Named { name: "3: at most one success per intent", holds: one_success };
-pub const NOTHING_NEW: Named = Named { name: "4: no new number after a cancellation or Closed, nothing while stopped", holds: nothing_new };
-pub const LOOKED_BEFORE: Named = Named { name: "5: a look that said Chargeable before each new number", holds: looked_before };
-pub const ENDS: Named = Named { name: "6: one terminal event, and only what was unverified may be captured after it", holds: ends };
+pub const NOTHING_NEW: Named =
+    Named { name: "4: no new number after a cancellation or Closed, nothing while stopped", holds: nothing_new };
+pub const LOOKED_BEFORE: Named =
+    Named { name: "5: a look that said Chargeable before each new number", holds: looked_before };
+pub const ENDS: Named =
+    Named { name: "6: one terminal event, and only what was unverified may be captured after it", holds: ends };
 pub const HONEST: Named = Named { name: "6: a verified end without a charge is true", holds: honest };
 pub const MONOTONE: Named = Named { name: "7: nothing that ended opens again", holds: monotone };
 pub const NO_LOST_WAKE: Named = Named { name: "wakes: a newer wake is due or leased", holds: no_lost_wake };
@@ -133,7 +138,8 @@ fn heard(protocol: &Protocol, state: &State) -> bool {
     }
     let service = protocol.service();
     let charges = state.amazon.charges();
-    let mut successes = charges.iter().filter(|(charge, code)| state.redis.heard & charge.bit() != 0 && code.is_success());
+    let mut successes =
+        charges.iter().filter(|(charge, code)| state.redis.heard & charge.bit() != 0 && code.is_success());
     successes.all(|(charge, _)| {
         let stage = service.intent(state.redis.intents[charge.slot as usize]).stage();
         let follows = matches!(stage, Stage::Captured { .. } | Stage::Pending { .. } | Stage::Held { .. });

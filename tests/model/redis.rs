@@ -177,7 +177,8 @@ pub fn accept_notification(redis: &mut Redis, charge: Option<ChargeRef>, message
     wake(redis, &service.rules);
     let before = redis.hints;
     redis.hints = service.added_hints.get(&(before, charge)).unwrap_or_else(|| {
-        let mut hints: Vec<_> = service.hints.get(before).iter().filter(|hint| hint.charge != charge).copied().collect();
+        let mut hints: Vec<_> =
+            service.hints.get(before).iter().filter(|hint| hint.charge != charge).copied().collect();
         hints.push(HintState { charge, published: 0, refusals: 0, not_before: NEVER, newer: EVERYBODY });
         hints.sort_unstable();
         let hints = service.hints.put(hints);
@@ -382,7 +383,9 @@ pub fn commit_reconciliation(
         match fate {
             Fate::Done | Fate::Quarantine => {}
             Fate::Keep => hints_due = hints_due.min(if hint.not_before == NEVER { 0 } else { hint.not_before }),
-            Fate::Defer { not_before, .. } => hints_due = hints_due.min(if *not_before == NEVER { 0 } else { *not_before }),
+            Fate::Defer { not_before, .. } => {
+                hints_due = hints_due.min(if *not_before == NEVER { 0 } else { *not_before })
+            }
         }
     }
     if let Some(closing) = service.records.get(dec.record).closing.as_ref().filter(|closing| closing.parked.is_none()) {

@@ -4,8 +4,8 @@
 use super::amazon::{Kinds, Reading};
 use super::explore::{Bounds, Protocol, explore, print, settles, trace};
 use super::properties::{
-    ACKNOWLEDGED_IS_STORED, ALL, EVIDENCE, HEARD, HONEST, MONOTONE, NO_LOST_WAKE, NOTHING_NEW, NOTICED, Named, ONE_HOLDER,
-    ONE_SUCCESS,
+    ACKNOWLEDGED_IS_STORED, ALL, EVIDENCE, HEARD, HONEST, MONOTONE, NO_LOST_WAKE, NOTHING_NEW, NOTICED, Named,
+    ONE_HOLDER, ONE_SUCCESS,
 };
 use super::rules::Rules;
 use super::state::Left;
@@ -38,7 +38,6 @@ const NONE: Left = Left {
     operators: 0,
     window_ends: 0,
 };
-
 
 const ALL_KINDS: Kinds = Kinds { declined_objects: true, hard: true, failure: true };
 const READINGS: [Reading; 3] = [Reading::ReplaysAll, Reading::Reevaluates, Reading::StatusFirst];
@@ -350,7 +349,9 @@ fn larger_faults_of_sends_and_workers() {
     let left = Left { pauses: 1, lost_requests: 1, ..FAULTS };
     READINGS.iter().for_each(|reading| scenario("faults", *reading, 3, left).holds());
     let left = Left { declines: 2, errors: 1, ..FAULTS };
-    READINGS.iter().for_each(|reading| scenario("faults and kinds of declines", *reading, 2, left).with(ALL_KINDS).holds());
+    READINGS
+        .iter()
+        .for_each(|reading| scenario("faults and kinds of declines", *reading, 2, left).with(ALL_KINDS).holds());
 }
 
 #[test]

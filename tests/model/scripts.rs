@@ -21,7 +21,9 @@ use amazon_pay_ipn::store::actions::{Resolution, Resolved};
 use amazon_pay_ipn::store::charges::{Canceled, Declared as Said, Plan, Submission, Submitted};
 use amazon_pay_ipn::store::notifications::{Accepted, Delivery, Named};
 use amazon_pay_ipn::store::permissions::CloseRequested;
-use amazon_pay_ipn::store::reconciliations::{Claim, Claimed, Commit, Committed, HintChange, Marked as RealMarked, Renewed, Send};
+use amazon_pay_ipn::store::reconciliations::{
+    Claim, Claimed, Commit, Committed, HintChange, Marked as RealMarked, Renewed, Send,
+};
 use amazon_pay_ipn::store::{Bounds, Store, StoreSettings, TlsSettings};
 use jiff::Timestamp;
 
@@ -141,8 +143,11 @@ fn end_of(intent: &ChargeIntent) -> Vec<End> {
 
 impl Twins {
     async fn new(server: &RedisServer, walk: u64) -> Self {
-        let account =
-            Account { merchant: "A2K7NDRCTOTPW9".parse().unwrap(), environment: Environment::Sandbox, region: Region::Na };
+        let account = Account {
+            merchant: "A2K7NDRCTOTPW9".parse().unwrap(),
+            environment: Environment::Sandbox,
+            region: Region::Na,
+        };
         let clock = Clock::movable();
         let settings = StoreSettings {
             url: server.url().into(),
@@ -305,7 +310,8 @@ impl Twins {
 
     async fn commit(&mut self, index: usize, dice: &mut Dice) -> String {
         let Some(mut pair) = self.workers[index].take() else { return "idle".to_owned() };
-        let (real_now, keep, closes, waits) = (self.clock.now(), dice.roll(3) == 0, dice.roll(12) == 0, dice.roll(4) == 0);
+        let (real_now, keep, closes, waits) =
+            (self.clock.now(), dice.roll(3) == 0, dice.roll(12) == 0, dice.roll(4) == 0);
         // An ended intent that a charge names joins.
         for slot in 0..SLOTS {
             let known = pair.model_intents.iter().any(|intent| intent.id == intent_id(slot as u8));
@@ -331,7 +337,8 @@ impl Twins {
             .map(|draft| (&draft.intent, due(&draft.intent, policies.default_policy()), draft.events.as_slice()))
             .collect();
         let has_hints = !pair.real.hints.is_empty();
-        let hints: Vec<_> = pair.real.hints.iter().map(|(hint, seen)| (hint, seen.as_str(), HintChange::Done)).collect();
+        let hints: Vec<_> =
+            pair.real.hints.iter().map(|(hint, seen)| (hint, seen.as_str(), HintChange::Done)).collect();
         // `waits` stands for a look that failed. Without anything to write the reconciler waits, too.
         let idle = real_drafts.is_empty() && (keep || !has_hints) && !waits;
         let commit = Commit {
@@ -476,8 +483,7 @@ impl Twins {
         let is_open = |slot: &usize| {
             self.redis.intents[*slot] != 0 && !self.service.intent(self.redis.intents[*slot]).stage().is_terminal()
         };
-        let modelled: BTreeSet<_> =
-            (0..SLOTS).filter(is_open).map(|slot| intent_id(slot as u8).to_string()).collect();
+        let modelled: BTreeSet<_> = (0..SLOTS).filter(is_open).map(|slot| intent_id(slot as u8).to_string()).collect();
         same("open", &open, &modelled)?;
         let named: BTreeSet<_> = stored.hints.iter().map(|hint| hint.object_id.to_string()).collect();
         let hints = self.service.hints.get(self.redis.hints).iter();
@@ -500,10 +506,13 @@ impl Twins {
         let mut read = ::redis::cmd("XRANGE");
         let entries: Vec<(String, HashMap<String, String>)> =
             read.arg(self.store.keys().events()).arg("-").arg("+").query_async(&mut connection).await.unwrap();
-        let events: Vec<_> = entries.iter().map(|(_, fields)| (fields["type"].as_str(), fields["data"].as_str())).collect();
+        let events: Vec<_> =
+            entries.iter().map(|(_, fields)| (fields["type"].as_str(), fields["data"].as_str())).collect();
         std::array::from_fn(|slot| {
             let id = format!("\"id\":\"{}\"", intent_id(slot as u8));
-            let terminal = |kind: &str| ["captured", "canceled", "abandoned"].iter().any(|end| kind == format!("amazonpay.charge.{end}.v1"));
+            let terminal = |kind: &str| {
+                ["captured", "canceled", "abandoned"].iter().any(|end| kind == format!("amazonpay.charge.{end}.v1"))
+            };
             events.iter().filter(|(kind, data)| terminal(kind) && data.contains(&id)).count()
         })
     }

@@ -11,7 +11,9 @@ use amazon_pay_ipn::model::closing::CloseWish;
 use amazon_pay_ipn::model::event::Event;
 use amazon_pay_ipn::model::hint::{Hint, HintNote, ObjectType};
 use amazon_pay_ipn::model::ids::{ChargeTag, Environment, InvalidId};
-use amazon_pay_ipn::model::permission::{InstrumentDigest, Look, PermissionKind, PermissionRecord, PermissionState, PermissionView};
+use amazon_pay_ipn::model::permission::{
+    InstrumentDigest, Look, PermissionKind, PermissionRecord, PermissionState, PermissionView,
+};
 use amazon_pay_ipn::model::verdict::{Decline, Verdict};
 use amazon_pay_ipn::recovery::case::{Act, Case, Decision, Findings, HintFate};
 use amazon_pay_ipn::recovery::closing::{self, Tried};
@@ -30,8 +32,8 @@ use super::redis::MarkFacts;
 use super::rules::Rules;
 use super::state::{ActCode, Dec, DraftState, End, Fate, HintState, Redis, SLOTS, Snapshot};
 use super::values::{
-    ChargeRef, Class, FAR, Memo, NEVER, Pool, aged_intent, aged_record, at, class, finite_intent, finite_record, intent_id, now,
-    older, permission, policies, request, slot_of,
+    ChargeRef, Class, FAR, Memo, NEVER, Pool, aged_intent, aged_record, at, class, finite_intent, finite_record,
+    intent_id, now, older, permission, policies, request, slot_of,
 };
 
 const OURS: Environment = Environment::Sandbox;

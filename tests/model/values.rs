@@ -52,11 +52,7 @@ pub fn at(class: Class) -> Timestamp {
 pub fn class(time: Timestamp) -> Class {
     let ms = time.as_millisecond().saturating_sub(NOW_MS);
     let x = i64::try_from(X.as_millis()).unwrap();
-    let steps = if ms >= 0 {
-        if ms < x { 0 } else { (ms + x - 1) / x }
-    } else {
-        (ms - x + 1) / x
-    };
+    let steps = if ms >= 0 { if ms < x { 0 } else { (ms + x - 1) / x } } else { (ms - x + 1) / x };
     Class::try_from(steps.clamp(i64::from(LONG_AGO), i64::from(FAR))).unwrap()
 }
 
@@ -146,8 +142,18 @@ pub fn policies(over: bool) -> Policies {
 /// An intent in its finite form, `map` applied to each of its times. Taken apart by name, so that a new field cannot be forgotten.
 fn intent_with(intent: &ChargeIntent, map: fn(Timestamp) -> Timestamp) -> ChargeIntent {
     let opt = |time: Option<Timestamp>| time.map(map);
-    let ChargeIntent { id, request, policy, submitted_at: _, number, cancel_requested_at, capture, stopped_ms: _, wishes: _, progress } =
-        intent.clone();
+    let ChargeIntent {
+        id,
+        request,
+        policy,
+        submitted_at: _,
+        number,
+        cancel_requested_at,
+        capture,
+        stopped_ms: _,
+        wishes: _,
+        progress,
+    } = intent.clone();
     let Number { value, status, sends, first_mark, last_mark, tainted, instrument } = number;
     let Progress {
         stage,
@@ -174,7 +180,10 @@ fn intent_with(intent: &ChargeIntent, map: fn(Timestamp) -> Timestamp) -> Charge
         earliest_send,
         awaits_baseline,
     } = progress;
-    assert!(capture.is_none() && capture_plan.is_none() && month_turn.is_none(), "neither captures nor months are modelled");
+    assert!(
+        capture.is_none() && capture_plan.is_none() && month_turn.is_none(),
+        "neither captures nor months are modelled"
+    );
     let stage = match stage {
         Stage::Scheduled { at, why } => Stage::Scheduled { at: map(at), why },
         Stage::Parked { since, park: Park::Instrument { baseline, non_chargeable_seen, echo_look_at } } => {

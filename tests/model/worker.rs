@@ -3,8 +3,8 @@
 use super::amazon::{Answer, PermissionCode};
 use super::explore::{Bounds, Label, Steps};
 use super::redis::{
-    MarkFacts, Marked, Wanted, accept_notification, changed_lately, claim_permission, commit_reconciliation, holds, mark_send,
-    renew_lease,
+    MarkFacts, Marked, Wanted, accept_notification, changed_lately, claim_permission, commit_reconciliation, holds,
+    mark_send, renew_lease,
 };
 use super::service::{LookCode, Looked, MarkKey, MarkedCode, Service, digest};
 use super::state::{ActCode, Copied, Left, Phase, SLOTS, State, Worker};
@@ -247,7 +247,9 @@ fn send(state: &State, index: usize, bounds: &Bounds, service: &mut Service, ste
     let label = |what, detail| Label { slot, number, detail, ..Label::worker(index, what) };
     let silence = |state: State, service: &mut Service| answered(state, index, draft_index, Answer::Nothing, service);
 
-    for (what, amazon, left, answer) in state.amazon.receive(request, bounds.reading, &service.rules, state.left, &bounds.kinds) {
+    for (what, amazon, left, answer) in
+        state.amazon.receive(request, bounds.reading, &service.rules, state.left, &bounds.kinds)
+    {
         let worse = left != state.left;
         let mut next = State { amazon, left, ..*state };
         let heard = answered(next, index, draft_index, answer, service);
