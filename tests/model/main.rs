@@ -9,6 +9,11 @@
 
 #![cfg(feature = "sandbox")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
+#![expect(clippy::unwrap_used, reason = "what cannot be here fails the test")]
+#![expect(clippy::similar_names, reason = "the real and the modelled, the stored and the read stand beside each other")]
+#![expect(clippy::trivially_copy_pass_by_ref, reason = "what is small today is a state of the model tomorrow")]
+#![expect(clippy::needless_for_each, reason = "a scenario for each reading, in one line")]
+#![expect(clippy::large_enum_variant, reason = "few of them live at a time")]
 #![expect(clippy::cast_possible_truncation, reason = "small numbers are kept in small fields; the bounds are stated")]
 
 mod amazon;

@@ -378,16 +378,7 @@ pub fn commit_reconciliation(
         written = dec.drafts.iter().filter(|draft| has_due_time(service.intent(draft.intent))).cloned().collect();
         not_before = 0;
     }
-    let mut hints_due: Class = NEVER;
-    for (hint, fate) in hints.iter().zip(&dec.hints) {
-        match fate {
-            Fate::Done | Fate::Quarantine => {}
-            Fate::Keep => hints_due = hints_due.min(if hint.not_before == NEVER { 0 } else { hint.not_before }),
-            Fate::Defer { not_before, .. } => {
-                hints_due = hints_due.min(if *not_before == NEVER { 0 } else { *not_before })
-            }
-        }
-    }
+    let mut hints_due = due_of_hints(&hints, &dec.hints);
     if let Some(closing) = service.records.get(dec.record).closing.as_ref().filter(|closing| closing.parked.is_none()) {
         hints_due = hints_due.min(class(closing.next_at).max(0));
     }
@@ -430,21 +421,7 @@ pub fn commit_reconciliation(
         draft.ends.iter().for_each(|one| end(redis, slot, *one));
     }
     if !overtaken && !hints.is_empty() {
-        let mut stored = service.hints.get(redis.hints).clone();
-        for (hint, fate) in hints.iter().zip(&dec.hints) {
-            if *fate == Fate::Keep {
-                continue;
-            }
-            let unchanged = |now: &HintState| now.charge == hint.charge && now.newer & bit == 0;
-            if let Fate::Defer { refusals, not_before } = *fate {
-                for hint in stored.iter_mut().filter(|hint| unchanged(hint)) {
-                    (hint.refusals, hint.not_before) = (refusals, ready(not_before));
-                }
-            } else {
-                stored.retain(|hint| !unchanged(hint));
-            }
-        }
-        redis.hints = service.hints.put(stored);
+        clear_hints(redis, &hints, &dec.hints, bit, service);
     }
     if dec.closed {
         redis.closed = true;
@@ -468,6 +445,34 @@ pub fn commit_reconciliation(
     }
     redis.score = if next == NEVER { NEVER } else { next.max(0) };
     Committed { written: true, reopened }
+}
+
+/// When the hints that stay are looked at again.
+fn due_of_hints(hints: &[HintState], fates: &[Fate]) -> Class {
+    let due = hints.iter().zip(fates).filter_map(|(hint, fate)| match fate {
+        Fate::Done | Fate::Quarantine => None,
+        Fate::Keep => Some(hint.not_before),
+        Fate::Defer { not_before, .. } => Some(*not_before),
+    });
+    due.map(|not_before| if not_before == NEVER { 0 } else { not_before }).min().unwrap_or(NEVER)
+}
+
+/// Of what the claim read: what came since stays.
+fn clear_hints(redis: &mut Redis, hints: &[HintState], fates: &[Fate], bit: u8, service: &mut Service) {
+    let mut stored = service.hints.get(redis.hints).clone();
+    for (hint, fate) in hints.iter().zip(fates) {
+        let unchanged = |now: &HintState| now.charge == hint.charge && now.newer & bit == 0;
+        match *fate {
+            Fate::Keep => {}
+            Fate::Defer { refusals, not_before } => {
+                for hint in stored.iter_mut().filter(|hint| unchanged(hint)) {
+                    (hint.refusals, hint.not_before) = (refusals, ready(not_before));
+                }
+            }
+            Fate::Done | Fate::Quarantine => stored.retain(|hint| !unchanged(hint)),
+        }
+    }
+    redis.hints = service.hints.put(stored);
 }
 
 /// The clock goes on by one step.

@@ -109,10 +109,6 @@ pub struct Service {
     pub calls: u64,
 }
 
-fn environment() -> Option<Environment> {
-    Some(OURS)
-}
-
 pub fn digest(card: u8) -> InstrumentDigest {
     let merchant: Result<_, InvalidId> = "A1".parse();
     InstrumentDigest::of(&merchant.unwrap(), &permission(), &format!("card {card}"))
@@ -178,7 +174,7 @@ fn look_of(look: LookCode) -> Look {
         kind: Some(PermissionKind::Recurring),
         state,
         reasons,
-        release_environment: environment(),
+        release_environment: Some(OURS),
         amount_limit: None,
         amount_balance: None,
         instrument: Some(digest(card)),

@@ -36,6 +36,7 @@ pub struct Copied {
 
 /// What is stored about the permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "as many as the keys have")]
 pub struct Redis {
     /// The intents; 0 is none.
     pub intents: [u32; SLOTS],

@@ -184,23 +184,7 @@ fn intent_with(intent: &ChargeIntent, map: fn(Timestamp) -> Timestamp) -> Charge
         capture.is_none() && capture_plan.is_none() && month_turn.is_none(),
         "neither captures nor months are modelled"
     );
-    let stage = match stage {
-        Stage::Scheduled { at, why } => Stage::Scheduled { at: map(at), why },
-        Stage::Parked { since, park: Park::Instrument { baseline, non_chargeable_seen, echo_look_at } } => {
-            let park = Park::Instrument { baseline, non_chargeable_seen, echo_look_at: opt(echo_look_at) };
-            Stage::Parked { since: map(since), park }
-        }
-        Stage::Parked { since, park: Park::Attention } => Stage::Parked { since: map(since), park: Park::Attention },
-        Stage::Pending { charge, since, alerted } => Stage::Pending { charge, since: map(since), alerted },
-        Stage::Authorized { charge, expires_at } => Stage::Authorized { charge, expires_at: opt(expires_at) },
-        Stage::Held { reason } => Stage::Held { reason },
-        // When it ended does not matter any more.
-        Stage::Captured { charge, at: _ } => Stage::Captured { charge, at: at(LONG_AGO) },
-        Stage::Canceled { at: _, outcome } => Stage::Canceled { at: at(LONG_AGO), outcome },
-        Stage::Abandoned { at: _, reason: _, outcome } => {
-            Stage::Abandoned { at: at(LONG_AGO), reason: String::new(), outcome }
-        }
-    };
+    let stage = stage_with(stage, map);
     ChargeIntent {
         id,
         request,
@@ -246,6 +230,28 @@ fn intent_with(intent: &ChargeIntent, map: fn(Timestamp) -> Timestamp) -> Charge
             earliest_send: opt(earliest_send),
             awaits_baseline,
         },
+    }
+}
+
+/// As [`intent_with`], of a stage.
+fn stage_with(stage: Stage, map: fn(Timestamp) -> Timestamp) -> Stage {
+    let opt = |time: Option<Timestamp>| time.map(map);
+    match stage {
+        Stage::Scheduled { at, why } => Stage::Scheduled { at: map(at), why },
+        Stage::Parked { since, park: Park::Instrument { baseline, non_chargeable_seen, echo_look_at } } => {
+            let park = Park::Instrument { baseline, non_chargeable_seen, echo_look_at: opt(echo_look_at) };
+            Stage::Parked { since: map(since), park }
+        }
+        Stage::Parked { since, park: Park::Attention } => Stage::Parked { since: map(since), park: Park::Attention },
+        Stage::Pending { charge, since, alerted } => Stage::Pending { charge, since: map(since), alerted },
+        Stage::Authorized { charge, expires_at } => Stage::Authorized { charge, expires_at: opt(expires_at) },
+        Stage::Held { reason } => Stage::Held { reason },
+        // When it ended does not matter any more.
+        Stage::Captured { charge, at: _ } => Stage::Captured { charge, at: at(LONG_AGO) },
+        Stage::Canceled { at: _, outcome } => Stage::Canceled { at: at(LONG_AGO), outcome },
+        Stage::Abandoned { at: _, reason: _, outcome } => {
+            Stage::Abandoned { at: at(LONG_AGO), reason: String::new(), outcome }
+        }
     }
 }
 

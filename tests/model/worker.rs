@@ -244,7 +244,7 @@ fn send(state: &State, index: usize, bounds: &Bounds, service: &mut Service, ste
     let (slot, number) = (draft.slot, service.intent(draft.intent).number.value as u8);
     let age = if service.rules.sign_first { worker.age } else { 0 };
     let request = Copied { slot, number, age };
-    let label = |what, detail| Label { slot, number, detail, ..Label::worker(index, what) };
+    let label = |what, detail| Label { detail, slot, number, ..Label::worker(index, what) };
     let silence = |state: State, service: &mut Service| answered(state, index, draft_index, Answer::Nothing, service);
 
     for (what, amazon, left, answer) in
