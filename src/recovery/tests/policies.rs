@@ -311,7 +311,7 @@ fn explain_shows_confirmations_months_and_parks() {
     assert_eq!((rejected.steps.len(), &rejected.ends[..]), (1, &[End::AtOnce][..]));
     assert_eq!(explain(&Verdict::DuplicateKey, start(), &policy(), None).ends, [End::Held]);
     let refused = explain(&Verdict::AccountFault("x".to_owned()), start(), &policy(), None);
-    assert_eq!(refused.ends, [End::Repeats(after(15 * MINUTE))]);
+    assert_eq!(refused.ends, [End::Repeats(after(MINUTE))]);
 }
 
 // --- whatever a policy states ---
