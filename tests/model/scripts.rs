@@ -349,6 +349,7 @@ impl Twins {
             hints_due: (keep && has_hints).then_some(real_now),
             intents,
             not_before: (waits || idle).then(|| if waits { later(real_now, 2 * X) } else { real_now }),
+            held_back: false,
             look_asked: None,
             unheard: None,
         };

@@ -406,6 +406,7 @@ impl Service {
             hints: dec.hints.iter().map(fate_of).collect(),
             act: Act::Nothing,
             not_before: (dec.not_before != NEVER).then(|| at(dec.not_before)),
+            held_back: false,
         }
     }
 

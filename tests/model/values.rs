@@ -165,6 +165,7 @@ fn intent_with(intent: &ChargeIntent, map: fn(Timestamp) -> Timestamp) -> Charge
         charge,
         declined_charge,
         month_parks,
+        month_park,
         month_turn,
         conflicts,
         released_by_notification_at,
@@ -181,7 +182,7 @@ fn intent_with(intent: &ChargeIntent, map: fn(Timestamp) -> Timestamp) -> Charge
         awaits_baseline,
     } = progress;
     assert!(
-        capture.is_none() && capture_plan.is_none() && month_turn.is_none(),
+        capture.is_none() && capture_plan.is_none() && month_turn.is_none() && month_park.is_none(),
         "neither captures nor months are modelled"
     );
     let stage = stage_with(stage, map);
@@ -215,6 +216,7 @@ fn intent_with(intent: &ChargeIntent, map: fn(Timestamp) -> Timestamp) -> Charge
             charge,
             declined_charge,
             month_parks,
+            month_park: None,
             month_turn: None,
             conflicts,
             released_by_notification_at: opt(released_by_notification_at),
