@@ -271,6 +271,7 @@ fn store_settings(url: String, tls: TlsSettings) -> StoreSettings {
     StoreSettings {
         url: url.into(),
         tls,
+        replicas: amazon_pay_ipn::store::Replicas::default(),
         key_prefix: "test".to_owned(),
         dedupe_ttl: HOUR,
         journal_retention: HOUR,

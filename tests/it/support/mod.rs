@@ -484,6 +484,7 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, options: &Options) -> Settin
         store: StoreSettings {
             url: options.redis_url.clone().unwrap_or_else(|| redis.url()).into(),
             tls: options.redis_tls.clone(),
+            replicas: amazon_pay_ipn::store::Replicas::default(),
             key_prefix: "test".to_owned(),
             dedupe_ttl: 16 * DAY,
             journal_retention: 30 * DAY,
