@@ -9,15 +9,11 @@ use crate::support::{DAY, HOUR, MINUTE, TestApp};
 
 const READINGS: [Reading; 3] = [Reading::ReplayAll, Reading::ReEvaluate, Reading::StatusFirst];
 
-async fn empty(app: &TestApp) {
-    let () = redis::cmd("FLUSHALL").query_async(&mut app.connection().await).await.expect("FLUSHALL");
-}
-
 #[tokio::test]
 async fn an_emptied_redis_is_noticed_at_once_and_nothing_is_written_to_it() {
     let app = TestApp::start().await;
     let permission = app.permission();
-    empty(&app).await;
+    app.lose_everything().await;
     app.sandbox.buyer_closes(&permission).expect("a permission");
     let ipn = app.sandbox.notifications().remove(0);
     let message = app.sandbox.sign(&ipn, SignatureVersion::V1);
@@ -56,7 +52,7 @@ async fn after_a_loss_an_undeclared_submission_is_held_and_charges_nothing() {
         app.submit("renewal", &permission).await;
         app.pass(2 * DAY, HOUR).await;
         assert_eq!(app.state("renewal").await, "captured");
-        empty(&app).await;
+        app.lose_everything().await;
         assert_eq!(app.store.init(Init::AfterLoss).await.expect("Redis answers"), Initialised::Done { held: 0 });
         app.submit("renewal", &permission).await;
         assert_eq!(app.state("renewal").await, "held");
@@ -79,7 +75,7 @@ async fn after_a_loss_a_submission_with_its_last_number_goes_on_and_charges_once
         app.pass(2 * DAY, HOUR).await;
         let last = app.events_of("charge.attempted").await.last().expect("an attempt")["number"].clone();
         assert_eq!(last, 1);
-        empty(&app).await;
+        app.lose_everything().await;
         app.store.init(Init::AfterLoss).await.expect("Redis answers");
         app.submit("renewal", &permission).await;
         let mut body = TestApp::body("renewal", &permission);
@@ -101,7 +97,7 @@ async fn after_a_loss_a_submission_with_its_last_number_goes_on_and_charges_once
 async fn after_a_loss_a_new_charge_needs_only_to_be_called_new() {
     let app = TestApp::start().await;
     let permission = app.permission();
-    empty(&app).await;
+    app.lose_everything().await;
     app.store.init(Init::AfterLoss).await.expect("Redis answers");
     let mut body = TestApp::body("renewal", &permission);
     body["new"] = json!(true);
@@ -165,7 +161,7 @@ async fn an_emptied_redis_does_not_answer_that_a_charge_is_unknown() {
     let app = TestApp::start().await;
     let permission = app.permission();
     app.submit("renewal", &permission).await;
-    empty(&app).await;
+    app.lose_everything().await;
     assert_eq!(app.get("/v1/charges/renewal").await.status, 503);
     assert_eq!(app.delete("/v1/charges/renewal").await.status, 503);
     app.finish().await;

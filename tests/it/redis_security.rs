@@ -1,7 +1,6 @@
 //! TLS to Redis and Redis users with as few permissions as possible, against a real redis-server.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::Path;
 
 use amazon_pay_ipn::clock::Clock;
@@ -13,91 +12,16 @@ use amazon_pay_ipn::sandbox::{
 };
 use amazon_pay_ipn::store::account::Init;
 use amazon_pay_ipn::store::{Bounds, Store, StoreError, StoreSettings, TlsSettings};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
-};
-use tempfile::TempDir;
+use rcgen::date_time_ymd;
 
 use crate::process::{Environment, Served, program, run, text};
+use crate::support::servers::{Authority, Server};
 use crate::support::{HOUR, Options, TestApp, X};
 
 const PASSWORD: &str = "p@ss/w#rd:of+the%user";
 const ENCODED: &str = "p%40ss%2Fw%23rd%3Aof%2Bthe%25user";
 
 // --- TLS -------------------------------------------------------------------------------------------------------------------------
-
-/// A CA with what it issued, as files.
-struct Authority {
-    folder: TempDir,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut ca = CertificateParams::default();
-        ca.distinguished_name.push(DnType::CommonName, "A private CA");
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::generate().expect("a key");
-        let folder = TempDir::new().expect("a folder");
-        std::fs::write(folder.path().join("ca.pem"), ca.self_signed(&key).expect("a CA").pem()).expect("a file");
-        Self { folder, issuer: Issuer::new(ca, key) }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
-    }
-
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).expect("a file")
-    }
-
-    /// Writes `<name>.pem` and `<name>.key`.
-    fn issue(&self, name: &str, host: &str, change: impl FnOnce(&mut CertificateParams)) {
-        let mut leaf = CertificateParams::new(vec![host.to_owned()]).expect("a name");
-        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        change(&mut leaf);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = leaf.signed_by(&key, &self.issuer).expect("a certificate");
-        std::fs::write(self.path(&format!("{name}.pem")), certificate.pem()).expect("a file");
-        std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).expect("a file");
-    }
-
-    /// A server that shows a certificate on a loopback port.
-    fn serve(&self, certificate: &str, more: &[&str]) -> Server {
-        let (certificate, key) = (self.path(&format!("{certificate}.pem")), self.path(&format!("{certificate}.key")));
-        let ca = self.path("ca.pem");
-        let tls = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
-        Server::start("--tls-port", &[&tls, ["--tls-auth-clients", "no"].as_slice(), more].concat())
-    }
-}
-
-struct Server {
-    redis: RedisServer,
-    port: u16,
-}
-
-impl Server {
-    fn start(kind_of_port: &str, more: &[&str]) -> Self {
-        // Somebody may take the port in between; then another one is tried.
-        for _ in 0..5 {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let port = listener.local_addr().expect("an address").port();
-            drop(listener);
-            let first = [kind_of_port, &port.to_string(), "--bind", "127.0.0.1"].map(str::to_owned);
-            let first: Vec<&str> = first.iter().map(String::as_str).collect();
-            if let Ok(redis) = RedisServer::start_with(&[&first, more].concat()) {
-                return Self { redis, port };
-            }
-        }
-        panic!("redis-server does not start with {more:?}");
-    }
-
-    fn tls(&self) -> String {
-        format!("rediss://localhost:{}", self.port)
-    }
-}
 
 /// Settings of a sandbox account; no service runs.
 struct World {
@@ -108,7 +32,7 @@ impl World {
     async fn on(server: &Server) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let sandbox = Sandbox::start(SandboxSettings::new(Clock::system())).await.expect("the sandbox");
-        Self { environment: Environment::of(&server.redis, &sandbox) }
+        Self { environment: Environment::at(server.redis.url(), &sandbox) }
     }
 
     /// Exit status of `init --first` and what it said.
@@ -131,7 +55,7 @@ async fn a_private_ca_is_believed_instead_of_the_systems_and_the_service_charges
     let tls = TlsSettings { ca_pem: Some(authority.read("ca.pem")), identity: None };
     let url = server.tls();
     let mut app =
-        TestApp::on(server.redis, Options { redis_url: Some(url), redis_tls: tls, ..Options::default() }).await;
+        TestApp::on(server.redis, Options { redis_url: Some(url), redis_tls: Some(tls), ..Options::default() }).await;
     let permission = app.permission();
     app.submit("over-tls", &permission).await;
     app.run_due().await;
