@@ -83,6 +83,10 @@ pub struct ServerStatus {
     pub eviction: Option<String>,
     /// Nothing can be written here: the address of Redis leads to a replica.
     pub is_replica: bool,
+    /// Replicas that follow it now.
+    pub replicas: u32,
+    /// Replicas that must confirm what is promised (`WAIT_REPLICAS`).
+    pub replicas_wanted: u32,
 }
 
 impl ServerStatus {
@@ -92,6 +96,12 @@ impl ServerStatus {
         let mut complaints = Vec::new();
         if self.is_replica {
             complaints.push("this Redis is a replica: nothing can be written to it".to_owned());
+        }
+        if self.replicas < self.replicas_wanted && !self.is_replica {
+            complaints.push(format!(
+                "{} of {} replicas (WAIT_REPLICAS) follow this Redis: notifications and submissions get 503, and nothing is charged",
+                self.replicas, self.replicas_wanted
+            ));
         }
         if self.append_only == Some(false) {
             complaints.push(
@@ -291,6 +301,11 @@ impl Store {
         settings.extend(policy.unwrap_or_default());
         let replication: String = redis::cmd("INFO").arg("replication").query_async(&mut handle).await?;
         Ok(ServerStatus {
+            replicas: replication
+                .lines()
+                .find_map(|line| line.strip_prefix("connected_slaves:")?.parse().ok())
+                .unwrap_or_default(),
+            replicas_wanted: self.0.settings.replicas.wait_for,
             is_replica: replication.lines().any(|line| line == "role:slave"),
             append_only: settings.get("appendonly").map(|value| value == "yes"),
             append_fsync: settings.remove("appendfsync"),

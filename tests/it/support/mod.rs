@@ -18,7 +18,7 @@ use amazon_pay_ipn::recovery::policies::Policies;
 use amazon_pay_ipn::recovery::policy::Policy;
 use amazon_pay_ipn::sandbox::{
     DeliveryOrder, Ledger, NotificationType, ObjectType, Operation, PermissionSpec, Reading, Sandbox, SandboxSettings,
-    SignatureVersion,
+    SignatureVersion, SignedMessage,
 };
 use amazon_pay_ipn::sns::SnsSettings;
 use amazon_pay_ipn::store::account::{Init, Initialised};
@@ -227,6 +227,17 @@ impl TestApp {
         let ipn = self.sandbox.ipn(object, permission, NotificationType::StateChange);
         let message = self.sandbox.sign(&ipn, SignatureVersion::V1);
         assert_eq!(self.post_ipn(&message.body, &message.headers).await, 200);
+    }
+
+    /// A notification about a permission, signed; each call makes another.
+    pub fn notification(&self, permission: &str) -> SignedMessage {
+        let ipn = self.sandbox.ipn((ObjectType::ChargePermission, permission), permission, NotificationType::StateChange);
+        self.sandbox.sign(&ipn, SignatureVersion::V1)
+    }
+
+    /// What `/ipn` answers to it.
+    pub async fn deliver(&self, message: &SignedMessage) -> u16 {
+        self.post_ipn(&message.body, &message.headers).await
     }
 
     pub async fn post_ipn(&self, body: &str, headers: &[(String, String)]) -> u16 {

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::sync::{OnceLock, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use amazon_pay_ipn::sandbox::redis_server::RedisServer;
@@ -56,13 +56,14 @@ pub struct Redis {
     pub ca_file: Option<String>,
     /// The account that this test has.
     pub merchant: String,
+    moved_to: Option<String>,
     /// How the Sentinels watch it.
     _watched: Option<Watched>,
 }
 
 enum Place {
     Own(RedisServer),
-    Shared(&'static Cluster),
+    Shared(Arc<Cluster>),
 }
 
 impl From<RedisServer> for Redis {
@@ -73,6 +74,7 @@ impl From<RedisServer> for Redis {
             tls: TlsSettings::default(),
             ca_file: None,
             merchant: MERCHANT.to_owned(),
+            moved_to: None,
             _watched: None,
             place: Place::Own(server),
         }
@@ -123,15 +125,20 @@ impl Redis {
     }
 
     fn on_the_shared_cluster() -> Self {
+        Self::account_on(shared_cluster())
+    }
+
+    /// Another account on a cluster.
+    pub fn account_on(cluster: &Arc<Cluster>) -> Self {
         static ACCOUNTS: AtomicUsize = AtomicUsize::new(0);
-        let cluster = shared_cluster();
         Self {
             url: cluster.url(),
             tls: TlsSettings::default(),
             ca_file: None,
             merchant: format!("A2K7NDR{:07}", ACCOUNTS.fetch_add(1, Ordering::Relaxed)),
+            moved_to: None,
             _watched: None,
-            place: Place::Shared(cluster),
+            place: Place::Shared(Arc::clone(cluster)),
         }
     }
 
@@ -165,7 +172,31 @@ impl Redis {
     }
 
     pub fn start_again(&mut self) {
-        self.own().start_again().expect("Redis starts again");
+        let server = self.own();
+        server.start_again().expect("Redis starts again");
+        if admin_now::<String>(server, &["INFO", "cluster"]).contains("cluster_enabled:1") {
+            // A master that comes back takes no commands for two seconds.
+            until("the cluster of one node", || cluster_is_ok(server));
+        }
+    }
+
+    /// After a failover: where the data is now. The server that was its place stays, to be started again.
+    pub fn now_at(&mut self, url: String) {
+        self.moved_to = Some(url);
+    }
+
+    pub fn url_of_own(&self) -> String {
+        match &self.place {
+            Place::Own(server) => server.url(),
+            Place::Shared(_) => panic!("this server is shared"),
+        }
+    }
+
+    /// What was the primary comes back as a replica of the one on that port, as Sentinels would make it, and has everything.
+    pub fn follow(&mut self, primary: u16) {
+        let server = self.own();
+        let () = admin_now(server, &["REPLICAOF", "127.0.0.1", &primary.to_string()]);
+        until("the old primary to follow", || follows(server));
     }
 
     /// Whether other tests have keys on it.
@@ -176,7 +207,7 @@ impl Redis {
     /// As who may do everything, on the server that holds this key.
     pub async fn admin(&self, key: &str) -> MultiplexedConnection {
         match &self.place {
-            Place::Own(server) => connected(&server.url()).await,
+            Place::Own(server) => connected(self.moved_to.as_ref().unwrap_or(&server.url())).await,
             Place::Shared(cluster) => cluster.admin(key).await,
         }
     }
@@ -247,11 +278,43 @@ impl Server {
         format!("rediss://localhost:{}", self.port)
     }
 
+    /// A server and its replica, which has everything that it has.
+    pub fn with_replica() -> (Self, Self) {
+        let (primary, replica) = (Self::start("--port", &[]), Self::start("--port", &[]));
+        replica.replicate(primary.port);
+        (primary, replica)
+    }
+
     /// Makes it a replica, and waits until it has everything.
     pub fn replicate(&self, primary: u16) {
         let () = admin_now(&self.redis, &["REPLICAOF", "127.0.0.1", &primary.to_string()]);
         until("the replica to follow", || follows(&self.redis));
     }
+}
+
+/// Stops or continues (`STOP`, `CONT`) a server that this test has started.
+pub fn signal(server: &RedisServer, name: &str, process: u32) {
+    crate::process::signal(name, process);
+    if name == "CONT" {
+        until("the server to answer", || ask::<String>(&server.url(), &["PING"]).is_ok());
+    }
+}
+
+pub fn process_of(server: &RedisServer) -> u32 {
+    let info: String = admin_now(server, &["INFO", "server"]);
+    let line = info.lines().find_map(|line| line.strip_prefix("process_id:")).expect("a process id");
+    line.trim().parse().expect("a number")
+}
+
+/// How many bytes of what the primary has written the replica has not.
+pub fn lag(primary: &str, replica: &str) -> u64 {
+    let offset = |url: &str, name: &str| -> u64 {
+        let info: String = ask(url, &["INFO", "replication"]).expect("it answers");
+        let line = info.lines().find_map(|line| line.strip_prefix(name)).expect("an offset");
+        line.trim().parse().expect("a number")
+    };
+    let has = offset(replica, "slave_repl_offset:");
+    offset(primary, "master_repl_offset:").saturating_sub(has)
 }
 
 pub fn follows(server: &RedisServer) -> bool {
@@ -376,14 +439,15 @@ pub struct Sentinels {
     _folder: TempDir,
 }
 
-fn sentinels() -> &'static Sentinels {
+/// Those that all tests of the process share.
+pub fn sentinels() -> &'static Sentinels {
     static SHARED: OnceLock<Sentinels> = OnceLock::new();
     SHARED.get_or_init(|| lasting(|| Sentinels::start("")))
 }
 
 impl Sentinels {
     /// With more lines of their configuration.
-    pub fn start(more: &str) -> Self {
+    fn start(more: &str) -> Self {
         let folder = TempDir::with_prefix("amazon-pay-ipn-sentinels-").expect("a folder");
         let mut ports = Vec::new();
         let mut children = Vec::new();
@@ -404,6 +468,18 @@ impl Sentinels {
     }
 }
 
+impl Sentinels {
+    /// Waits until each has found a replica of that master: without one it has nobody to promote.
+    pub fn know_a_replica_of(&self, name: &str) {
+        let knows = |port: &u16| {
+            let replicas: Vec<redis::Value> = call_now(*port, &["SENTINEL", "REPLICAS", name]);
+            let others: Vec<redis::Value> = call_now(*port, &["SENTINEL", "SENTINELS", name]);
+            replicas.len() == 1 && others.len() == 2
+        };
+        until("the Sentinels to know the replica", || self.ports.iter().all(knows));
+    }
+}
+
 impl Drop for Sentinels {
     fn drop(&mut self) {
         for child in &mut self.children {
@@ -420,14 +496,15 @@ pub struct Cluster {
     pub nodes: Vec<Server>,
 }
 
-fn shared_cluster() -> &'static Cluster {
-    static SHARED: OnceLock<Cluster> = OnceLock::new();
-    SHARED.get_or_init(|| lasting(|| Cluster::start(&[])))
+fn shared_cluster() -> &'static Arc<Cluster> {
+    static SHARED: OnceLock<Arc<Cluster>> = OnceLock::new();
+    SHARED.get_or_init(|| lasting(|| Arc::new(Cluster::start(&[]))))
 }
 
 fn cluster_node(more: &[&str]) -> Server {
     let bus = free_port().to_string();
     let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--cluster-port", &bus];
+    let settings = [&settings[..], &["--cluster-require-full-coverage", "no"]].concat();
     Server::start("--port", &[&settings, more].concat())
 }
 
@@ -495,6 +572,11 @@ impl Cluster {
                 (*first..=*last).contains(&slot) && master.get(1) == Some(&redis::Value::Int(i64::from(node.port)))
             })
         })
+    }
+
+    /// Whether the replica of a master has everything.
+    pub fn replica_has_everything(&self, master: usize) -> bool {
+        lag(&self.nodes[master].redis.url(), &self.nodes[master + 3].redis.url()) == 0
     }
 
     /// As who may do everything, on the master that holds this key.
