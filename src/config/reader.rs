@@ -167,7 +167,12 @@ impl Reader {
         self.address("INTERNAL_LISTEN_ADDR", self.given.internal_listen_addr.clone(), "127.0.0.1:8081")
     }
 
-    pub(super) fn duration(&mut self, name: &'static str, value: Option<String>, default: Duration) -> Option<Duration> {
+    pub(super) fn duration(
+        &mut self,
+        name: &'static str,
+        value: Option<String>,
+        default: Duration,
+    ) -> Option<Duration> {
         let Some(text) = value else { return Some(default) };
         match humantime::parse_duration(&text) {
             Ok(duration) if duration > Duration::ZERO => Some(duration),

@@ -27,7 +27,8 @@ impl Reader {
             (None, Some(path)) => ("REDIS_URL_FILE", self.file("REDIS_URL_FILE", &path)?),
         };
         if let Err(why) = check_url(url.expose_secret()) {
-            let forms = "redis[s]://host:port, redis[s]-sentinel://h1,h2/name or redis[s]-cluster://h1,h2";
+            let forms =
+                "redis://host:port or rediss://host:port, redis[s]-sentinel://h1,h2/name or redis[s]-cluster://h1,h2";
             self.mistake(name, format!("expected {forms}: {why}"));
             return None;
         }
@@ -187,7 +188,8 @@ mod tests {
     fn how_many_replicas_are_waited_for_and_how_long_has_bounds() {
         let with = |count: &str, timeout: &str| {
             let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-            let given = Given { wait_replicas: text(count), wait_replicas_timeout: text(timeout), ..given("redis://host") };
+            let given =
+                Given { wait_replicas: text(count), wait_replicas_timeout: text(timeout), ..given("redis://host") };
             read_store(given).map(|(_, store, _)| (store.replicas.wait_for, store.replicas.timeout.as_millis()))
         };
         assert_eq!(with("", ""), Ok((0, 1000)));

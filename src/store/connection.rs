@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult,
+    AsyncConnectionConfig, Cmd, ConnectionAddr, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult,
     ServerErrorKind, Value,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -87,9 +87,7 @@ impl Connection {
         }
         // In TLS 1.3 a client that is not accepted is told so after the handshake. A connection that has something to say for its
         // set-up waits for the answer, and gets the alert instead.
-        let redis = info.redis_settings().clone().set_lib_name("amazon-pay-ipn", env!("CARGO_PKG_VERSION"));
-        let attempt =
-            async { Client::open(info.clone().set_redis_settings(redis))?.get_multiplexed_async_connection().await };
+        let attempt = async { self.shared.route.introducing_client()?.get_multiplexed_async_connection().await };
         explain(&attempt.await.err().unwrap_or(error))
     }
 

@@ -82,10 +82,21 @@ impl Route {
         }
     }
 
+    /// To the server of the URL, saying who we are, so that there is an answer to wait for.
+    pub(super) fn introducing_client(&self) -> RedisResult<Client> {
+        let info = self.info().clone();
+        let redis = info.redis_settings().clone().set_lib_name("amazon-pay-ipn", env!("CARGO_PKG_VERSION"));
+        self.client_as_is(info.set_redis_settings(redis))
+    }
+
     fn client(&self, info: ConnectionInfo) -> RedisResult<Client> {
         // Naming the library would be two more commands to permit (CLIENT SETINFO), for nothing.
         let redis = info.redis_settings().clone().set_skip_set_lib_name();
-        let info = info.set_redis_settings(redis).set_tcp_settings(self.tcp.clone());
+        self.client_as_is(info.set_redis_settings(redis))
+    }
+
+    fn client_as_is(&self, info: ConnectionInfo) -> RedisResult<Client> {
+        let info = info.set_tcp_settings(self.tcp.clone());
         match &self.certificates {
             None => Client::open(info),
             Some(certificates) => Client::build_with_tls(info, certificates.clone()),
@@ -198,7 +209,8 @@ async fn ask_sentinel(client: &Client, name: &str) -> RedisResult<(u64, Address)
     let fields: BTreeMap<String, String> =
         redis::cmd("SENTINEL").arg("MASTER").arg(name).query_async(&mut connection).await?;
     let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
-    let address = field("port").parse().ok().filter(|_| !field("ip").is_empty()).map(|port| (field("ip").to_owned(), port));
+    let address =
+        field("port").parse().ok().filter(|_| !field("ip").is_empty()).map(|port| (field("ip").to_owned(), port));
     let epoch = field("config-epoch").parse().unwrap_or_default();
     address.map(|address| (epoch, address)).ok_or_else(|| (ErrorKind::Parse, "a Sentinel names no address").into())
 }

@@ -35,9 +35,11 @@ impl Target {
     pub(super) fn parse(url: &str) -> Result<Self, String> {
         if url.contains('#') {
             // The crate knows one fragment, #insecure.
-            return Err("expected no # in it (in a password it is %23); certificates are always verified, a private CA is set \
+            return Err(
+                "expected no # in it (in a password it is %23); certificates are always verified, a private CA is set \
                         with REDIS_CA_FILE"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         let (scheme, rest) = url.split_once("://").ok_or_else(not_a_url)?;
         let direct = |_| Ok(Self { kind: Kind::Direct, servers: vec![info(url)?] });

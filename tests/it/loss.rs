@@ -185,7 +185,8 @@ impl Backup {
     async fn restore(&self, app: &TestApp) {
         let mut connection = app.connection().await;
         for (key, dump) in &self.0 {
-            let () = redis::cmd("RESTORE").arg(key).arg(0).arg(dump).query_async(&mut connection).await.expect("RESTORE");
+            let () =
+                redis::cmd("RESTORE").arg(key).arg(0).arg(dump).query_async(&mut connection).await.expect("RESTORE");
         }
     }
 }

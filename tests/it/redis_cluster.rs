@@ -78,7 +78,11 @@ async fn accounts_on_three_shards_outlive_a_slot_that_moves_and_a_master_that_di
         assert_eq!(error.failure(), Some(Failure::SlotMoved), "{error}");
         let unready = app.get("/readyz").await;
         assert_eq!(unready.status, 503);
-        assert!(unready.body["detail"].as_str().expect("a detail").contains("moves to another node"), "{}", unready.body);
+        assert!(
+            unready.body["detail"].as_str().expect("a detail").contains("moves to another node"),
+            "{}",
+            unready.body
+        );
         assert!(app.reconciler.step().await.is_err());
         assert_eq!(app.creates(), 2, "nothing is sent that cannot be marked");
         for other in [1, 2] {

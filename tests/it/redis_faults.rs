@@ -64,14 +64,21 @@ async fn a_key_of_another_type_is_named_and_holds_up_nobody_else() {
         let aside = format!("{key}:aside");
         let () = run(&app, &["RENAME", key, &aside]).await;
         let () = run(&app, &["SET", key, "of somebody else"]).await;
-        app.run_due().await;
         let healthy = format!("healthy-{count}");
         app.submit(&healthy, &other).await;
-        app.run_due().await;
+        // The broken one costs a step, which says so, and is put off.
+        let mut said = String::new();
+        for _ in 0..10 {
+            if let Err(error) = app.reconciler.step().await {
+                said += &error.to_string();
+            }
+        }
+        assert!(said.contains(key.as_str()) || said.contains("WRONGTYPE"), "{key}: {said}");
         assert_eq!(app.state(&healthy).await, "captured", "{key} of another permission is not in the way");
         assert_eq!(app.ledger().captured_of(&permission).len(), 0);
         let () = run(&app, &["DEL", key]).await;
         let () = run(&app, &["RENAME", &aside, key]).await;
+        app.advance(4 * MINUTE);
     }
     for key in [keys.schedule(), keys.events(), keys.marker()] {
         let aside = format!("{key}:aside");
@@ -210,7 +217,7 @@ async fn an_answer_that_is_cut_off_is_503_and_the_same_again_is_the_same() {
         way.cut.store(true, Ordering::SeqCst);
         assert_eq!(app.post("/v1/charges", &TestApp::body("renewal", &permission)).await.status, 503);
         let again = app.post("/v1/charges", &TestApp::body("renewal", &permission)).await;
-        assert_eq!(again.status, 200, "{}", again.body);
+        assert!([200, 202].contains(&again.status), "{}", again.body);
         // Every answer of the steps is lost once, the one to the mark among them.
         for _ in 0..12 {
             way.cut.store(true, Ordering::SeqCst);
@@ -226,7 +233,12 @@ async fn an_answer_that_is_cut_off_is_503_and_the_same_again_is_the_same() {
 }
 
 /// Posts notifications until told to stop; what was acknowledged, by its id.
-async fn post_until(url: String, http: reqwest::Client, messages: Vec<SignedMessage>, stop: Arc<AtomicBool>) -> Vec<String> {
+async fn post_until(
+    url: String,
+    http: reqwest::Client,
+    messages: Vec<SignedMessage>,
+    stop: Arc<AtomicBool>,
+) -> Vec<String> {
     let mut acknowledged = Vec::new();
     for message in messages {
         if stop.load(Ordering::SeqCst) {
@@ -289,7 +301,10 @@ async fn a_server_that_wants_more_replicas_than_it_has_says_so_and_nothing_is_pr
     let refused = app.post("/v1/stop", &json!({})).await;
     assert!(detail(&refused.body).contains("too few replicas"), "{}", refused.body);
     let error = app.store.set_stop(true).await.expect_err("it wants a replica");
-    assert!(matches!(&error, StoreError::Unavailable(_)) && error.failure() == Some(Failure::TooFewReplicas), "{error}");
+    assert!(
+        matches!(&error, StoreError::Unavailable(_)) && error.failure() == Some(Failure::TooFewReplicas),
+        "{error}"
+    );
     let () = run(&app, &["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
     assert_eq!(app.deliver(&message).await, 200);
     app.run_due().await;

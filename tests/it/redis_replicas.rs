@@ -53,7 +53,7 @@ async fn what_no_replica_confirms_is_not_promised_not_even_as_a_repetition() {
     for (path, body) in [
         ("/v1/charges", TestApp::body("during", &other)),
         ("/v1/stop", json!({})),
-        (&format!("/v1/charge-permissions/{other}/close"), json!({ "reason": "the buyer asked for it" })),
+        (&format!("/v1/charge-permissions/{other}/close"), json!({ "closureReason": "the buyer asked for it" })),
     ] {
         let answer = app.post(path, &body).await;
         assert_eq!(answer.status, 503, "{path}: {}", answer.body);

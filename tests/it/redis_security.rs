@@ -11,11 +11,11 @@ use amazon_pay_ipn::sandbox::{
     SignatureVersion,
 };
 use amazon_pay_ipn::store::account::Init;
-use amazon_pay_ipn::store::{Bounds, Store, StoreError, StoreSettings, TlsSettings};
+use amazon_pay_ipn::store::{Bounds, Failure, Replicas, Store, StoreError, StoreSettings, TlsSettings};
 use rcgen::date_time_ymd;
 
 use crate::process::{Environment, Served, program, run, text};
-use crate::support::servers::{Authority, Server};
+use crate::support::servers::{Authority, Sentinels, Server, ask};
 use crate::support::{HOUR, Options, TestApp, X};
 
 const PASSWORD: &str = "p@ss/w#rd:of+the%user";
@@ -243,10 +243,12 @@ fn documented() -> Vec<Vec<String>> {
     lines.iter().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
 }
 
-const SERVICE: usize = 0;
-const SCAN: usize = 1;
-const NO_SCAN: usize = 2;
-const CONSUMER: usize = 3;
+const CLUSTER: usize = 0;
+const WAIT: usize = 1;
+const SERVICE: usize = 2;
+const SCAN: usize = 3;
+const NO_SCAN: usize = 4;
+const CONSUMER: usize = 5;
 
 /// The server's default user, who may do everything, over the server's socket.
 struct Admin(redis::aio::MultiplexedConnection);
@@ -468,6 +470,90 @@ async fn recovery_after_a_loss_needs_scan_and_says_so() {
     admin.apply(NO_SCAN, &marker).await;
     assert!(app.store.check_access(Some(Init::AfterRestore)).await.is_err());
     app.restart().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn waiting_for_replicas_needs_a_permission_more_and_says_so() {
+    let (app, _, mut admin) = restricted().await;
+    let replicas = Replicas { wait_for: 1, ..Replicas::default() };
+    let settings = StoreSettings { replicas, ..app.settings.store.clone() };
+    let store = Store::connect(settings, app.settings.account.clone(), app.clock.clone()).expect("a store");
+    let error = store.check_access(None).await.expect_err("WAIT is not permitted").to_string();
+    assert!(error.contains("may not: run +wait; docs/REDIS.md"), "{error}");
+    admin.apply(WAIT, &app.store.keys().marker()).await;
+    store.check_access(None).await.expect("as documented");
+    app.finish().await;
+}
+
+/// Everything that has a script, as one charge.
+async fn charges(app: &TestApp) {
+    let permission = app.permission();
+    app.submit("renewal", &permission).await;
+    app.run_due().await;
+    assert_eq!(app.state("renewal").await, "captured");
+}
+
+#[tokio::test]
+async fn on_a_cluster_the_user_needs_to_find_its_node_and_says_so() {
+    let server = Server::cluster_of_one("--port", &[]);
+    let marker = marker().await;
+    let mut admin = Admin::of(&server.redis).await;
+    admin.apply(SERVICE, &marker).await;
+    let url = url_of(&server, "ipn-service").replace("redis://", "redis-cluster://");
+    let store = Store::connect(store_settings(url.clone(), TlsSettings::default()), account(&marker), Clock::system());
+    let error = store.expect("a store").check_access(None).await.expect_err("CLUSTER is not permitted").to_string();
+    assert!(error.contains("lacks a permission") && error.contains("cluster|keyslot"), "{error}");
+    admin.apply(CLUSTER, &marker).await;
+    let app = TestApp::on(server.redis, Options { redis_url: Some(url), ..Options::default() }).await;
+    charges(&app).await;
+    app.finish().await;
+}
+
+fn account(marker: &str) -> Account {
+    let merchant = marker.split([':', '}']).nth(2).expect("a merchant").parse().expect("an id");
+    Account { merchant, environment: Kind::Sandbox, region: Region::Na }
+}
+
+#[tokio::test]
+async fn a_cluster_is_reached_over_tls_alone() {
+    let authority = Authority::new();
+    authority.issue("node", "127.0.0.1", |_| {});
+    let settings = authority.settings("node");
+    let settings: Vec<&str> = settings.iter().map(String::as_str).chain(["--tls-cluster", "yes"]).collect();
+    let server = Server::cluster_of_one("--tls-port", &settings);
+    let tls = TlsSettings { ca_pem: Some(authority.read("ca.pem")), identity: None };
+    let url = format!("rediss-cluster://127.0.0.1:{}", server.port);
+    let stranger = TlsSettings { ca_pem: Some(Authority::new().read("ca.pem")), identity: None };
+    let store = Store::connect(store_settings(url.clone(), stranger), account(&marker().await), Clock::system());
+    let error = store.expect("a store").account().await.expect_err("another CA").to_string();
+    assert!(error.contains("no CA of REDIS_CA_FILE"), "{error}");
+    let app =
+        TestApp::on(server.redis, Options { redis_url: Some(url), redis_tls: Some(tls), ..Options::default() }).await;
+    charges(&app).await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn sentinels_have_a_password_of_their_own_and_the_primary_its_users() {
+    let sentinels = Sentinels::start("requirepass of-the-sentinels");
+    let server = Server::start("--port", &[]);
+    let mut admin = Admin::of(&server.redis).await;
+    let marker = marker().await;
+    admin.apply(SERVICE, &marker).await;
+    for port in &sentinels.ports {
+        let url = format!("redis://:of-the-sentinels@127.0.0.1:{port}");
+        let watch = ["SENTINEL", "MONITOR", "primary", "127.0.0.1", &server.port.to_string(), "2"];
+        let () = ask(&url, &watch).expect("it watches");
+    }
+    let hosts: Vec<String> = sentinels.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let url = format!("redis-sentinel://ipn-service:{ENCODED}@{}/primary", hosts.join(","));
+    let store = Store::connect(store_settings(url.clone(), TlsSettings::default()), account(&marker), Clock::system());
+    let error = store.expect("a store").account().await.expect_err("the Sentinels want a password");
+    assert_eq!(error.failure(), Some(Failure::Authentication), "{error}");
+    let url = format!("{url}?sentinel_password=of-the-sentinels");
+    let app = TestApp::on(server.redis, Options { redis_url: Some(url), ..Options::default() }).await;
+    charges(&app).await;
     app.finish().await;
 }
 

@@ -122,14 +122,13 @@ impl TestApp {
             telemetry::start_logging(telemetry::LogFormat::Text, "amazon_pay_ipn=debug");
         }
         let clock = Clock::movable();
-        let sandbox =
-            Sandbox::start(SandboxSettings {
-                reading: options.reading,
-                merchant_id: redis.merchant.clone(),
-                ..SandboxSettings::new(clock.clone())
-            })
-            .await
-            .expect("the sandbox");
+        let sandbox = Sandbox::start(SandboxSettings {
+            reading: options.reading,
+            merchant_id: redis.merchant.clone(),
+            ..SandboxSettings::new(clock.clone())
+        })
+        .await
+        .expect("the sandbox");
         let settings = settings(&redis, &sandbox, &options);
         let first = Store::connect(settings.store.clone(), settings.account.clone(), clock.clone()).expect("the store");
         if let Some(init) = options.init {
@@ -231,7 +230,8 @@ impl TestApp {
 
     /// A notification about a permission, signed; each call makes another.
     pub fn notification(&self, permission: &str) -> SignedMessage {
-        let ipn = self.sandbox.ipn((ObjectType::ChargePermission, permission), permission, NotificationType::StateChange);
+        let ipn =
+            self.sandbox.ipn((ObjectType::ChargePermission, permission), permission, NotificationType::StateChange);
         self.sandbox.sign(&ipn, SignatureVersion::V1)
     }
 

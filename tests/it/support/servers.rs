@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use amazon_pay_ipn::sandbox::redis_server::RedisServer;
 use amazon_pay_ipn::store::TlsSettings;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
@@ -116,9 +118,7 @@ impl Redis {
                 Self::watched_by(&sentinels().ports, 2, server)
             }
             Kind::Cluster => {
-                let node = cluster_node(&[]);
-                let () = admin_now(&node.redis, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
-                until("the cluster of one node", || cluster_is_ok(&node.redis));
+                let node = Server::cluster_of_one("--port", &[]);
                 Self { url: format!("redis-cluster://127.0.0.1:{}", node.port), ..Self::from(node.redis) }
             }
         }
@@ -196,7 +196,8 @@ impl Redis {
     pub fn follow(&mut self, primary: u16) {
         let server = self.own();
         let () = admin_now(server, &["REPLICAOF", "127.0.0.1", &primary.to_string()]);
-        until("the old primary to follow", || follows(server));
+        let told = || admin_now::<String>(server, &["INFO", "replication"]);
+        until_or("the old primary to follow", || follows(server), told);
     }
 
     /// Whether other tests have keys on it.
@@ -265,7 +266,9 @@ impl Server {
         // Somebody may take the port in between; then another one is tried.
         for _ in 0..5 {
             let port = free_port();
-            let first = [kind_of_port, &port.to_string(), "--bind", "127.0.0.1"].map(str::to_owned);
+            // A replica is served at once, not after five seconds in which others might ask as well.
+            let first = [kind_of_port, &port.to_string(), "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"];
+            let first = first.map(str::to_owned);
             let first: Vec<&str> = first.iter().map(String::as_str).collect();
             if let Ok(redis) = RedisServer::start_with(&[&first, more].concat()) {
                 return Self { redis, port };
@@ -278,17 +281,21 @@ impl Server {
         format!("rediss://localhost:{}", self.port)
     }
 
-    /// A server and its replica, which has everything that it has.
-    pub fn with_replica() -> (Self, Self) {
-        let (primary, replica) = (Self::start("--port", &[]), Self::start("--port", &[]));
-        replica.replicate(primary.port);
-        (primary, replica)
+    /// A cluster of one node.
+    pub fn cluster_of_one(kind_of_port: &str, more: &[&str]) -> Self {
+        let node = cluster_node(kind_of_port, more);
+        let () = admin_now(&node.redis, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+        until("the cluster of one node", || cluster_is_ok(&node.redis));
+        node
     }
 
-    /// Makes it a replica, and waits until it has everything.
-    pub fn replicate(&self, primary: u16) {
-        let () = admin_now(&self.redis, &["REPLICAOF", "127.0.0.1", &primary.to_string()]);
-        until("the replica to follow", || follows(&self.redis));
+    /// A server and its replica, which has everything that it has.
+    pub fn with_replica() -> (Self, Self) {
+        let primary = Self::start("--port", &[]);
+        // Among its settings, so that it is a replica again when it is started again.
+        let replica = Self::start("--port", &["--replicaof", "127.0.0.1", &primary.port.to_string()]);
+        until("the replica to follow", || follows(&replica.redis));
+        (primary, replica)
     }
 }
 
@@ -317,8 +324,13 @@ pub fn lag(primary: &str, replica: &str) -> u64 {
     offset(primary, "master_repl_offset:").saturating_sub(has)
 }
 
+/// A server that changes its part closes its connections: then the answer is no, for now.
+pub fn says(server: &RedisServer, section: &str, line: &str) -> bool {
+    ask::<String>(&server.url(), &["INFO", section]).is_ok_and(|info| info.lines().any(|found| found == line))
+}
+
 pub fn follows(server: &RedisServer) -> bool {
-    admin_now::<String>(server, &["INFO", "replication"]).contains("master_link_status:up")
+    says(server, "replication", "master_link_status:up")
 }
 
 pub async fn connected(url: &str) -> MultiplexedConnection {
@@ -337,7 +349,7 @@ pub fn call_now<T: redis::FromRedisValue>(port: u16, words: &[&str]) -> T {
     ask(&format!("redis://127.0.0.1:{port}"), words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
 
-fn ask<T: redis::FromRedisValue>(url: &str, words: &[&str]) -> redis::RedisResult<T> {
+pub fn ask<T: redis::FromRedisValue>(url: &str, words: &[&str]) -> redis::RedisResult<T> {
     let mut connection = redis::Client::open(url)?.get_connection()?;
     let mut command = redis::cmd(words[0]);
     command.arg(&words[1..]);
@@ -345,11 +357,15 @@ fn ask<T: redis::FromRedisValue>(url: &str, words: &[&str]) -> redis::RedisResul
 }
 
 /// Waits for what several processes have to agree on; not for ever.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn until(what: &str, holds: impl FnMut() -> bool) {
+    until_or(what, holds, String::new);
+}
+
+fn until_or(what: &str, mut holds: impl FnMut() -> bool, told: impl Fn() -> String) {
     #[expect(clippy::disallowed_methods, reason = "how long the test itself has waited")]
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
+        assert!(started.elapsed() < PATIENCE, "waited in vain for {what}: {}", told());
         std::thread::sleep(PAUSE);
     }
 }
@@ -447,7 +463,7 @@ pub fn sentinels() -> &'static Sentinels {
 
 impl Sentinels {
     /// With more lines of their configuration.
-    fn start(more: &str) -> Self {
+    pub fn start(more: &str) -> Self {
         let folder = TempDir::with_prefix("amazon-pay-ipn-sentinels-").expect("a folder");
         let mut ports = Vec::new();
         let mut children = Vec::new();
@@ -501,11 +517,11 @@ fn shared_cluster() -> &'static Arc<Cluster> {
     SHARED.get_or_init(|| lasting(|| Arc::new(Cluster::start(&[]))))
 }
 
-fn cluster_node(more: &[&str]) -> Server {
+fn cluster_node(kind_of_port: &str, more: &[&str]) -> Server {
     let bus = free_port().to_string();
     let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--cluster-port", &bus];
     let settings = [&settings[..], &["--cluster-require-full-coverage", "no"]].concat();
-    Server::start("--port", &[&settings, more].concat())
+    Server::start(kind_of_port, &[&settings, more].concat())
 }
 
 fn cluster_is_ok(node: &RedisServer) -> bool {
@@ -515,7 +531,7 @@ fn cluster_is_ok(node: &RedisServer) -> bool {
 impl Cluster {
     /// Six processes, with more of the server's settings.
     pub fn start(more: &[&str]) -> Self {
-        let nodes: Vec<Server> = (0..6).map(|_| cluster_node(more)).collect();
+        let nodes: Vec<Server> = (0..6).map(|_| cluster_node("--port", more)).collect();
         for (index, node) in nodes.iter().enumerate() {
             let () = admin_now(&node.redis, &["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]);
         }
@@ -526,8 +542,7 @@ impl Cluster {
         for node in &nodes {
             for other in &nodes {
                 let bus = admin_now::<(String, String)>(&other.redis, &["CONFIG", "GET", "cluster-port"]).1;
-                let () =
-                    admin_now(&node.redis, &["CLUSTER", "MEET", "127.0.0.1", &other.port.to_string(), &bus]);
+                let () = admin_now(&node.redis, &["CLUSTER", "MEET", "127.0.0.1", &other.port.to_string(), &bus]);
             }
         }
         let agreed = |node: &Server| {
@@ -566,7 +581,8 @@ impl Cluster {
         self.nodes.iter().position(|node| {
             let slots: Vec<Vec<redis::Value>> = ask(&node.redis.url(), &["CLUSTER", "SLOTS"]).unwrap_or_default();
             slots.iter().any(|range| {
-                let [redis::Value::Int(first), redis::Value::Int(last), redis::Value::Array(master), ..] = &range[..] else {
+                let [redis::Value::Int(first), redis::Value::Int(last), redis::Value::Array(master), ..] = &range[..]
+                else {
                     return false;
                 };
                 (*first..=*last).contains(&slot) && master.get(1) == Some(&redis::Value::Int(i64::from(node.port)))
