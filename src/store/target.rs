@@ -42,13 +42,13 @@ impl Target {
             );
         }
         let (scheme, rest) = url.split_once("://").ok_or_else(not_a_url)?;
-        let direct = |_| Ok(Self { kind: Kind::Direct, servers: vec![info(url)?] });
+        let direct = || Ok(Self { kind: Kind::Direct, servers: vec![info(url)?] });
         let (single, port) = match scheme {
             "redis-cluster" => ("redis", REDIS_PORT),
             "rediss-cluster" => ("rediss", REDIS_PORT),
             "redis-sentinel" => ("redis", SENTINEL_PORT),
             "rediss-sentinel" => ("rediss", SENTINEL_PORT),
-            _ => return direct(()),
+            _ => return direct(),
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (path, query) = path.split_once('?').unwrap_or((path, ""));

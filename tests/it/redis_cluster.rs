@@ -1,6 +1,7 @@
 //! A Redis Cluster of six processes: several accounts on different shards, a slot that moves under work, a master that dies.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use amazon_pay_ipn::sandbox::{DeclineCode, Outcome};
@@ -17,8 +18,8 @@ async fn accounts(cluster: &Arc<Cluster>) -> BTreeMap<usize, TestApp> {
         let redis = Redis::account_on(cluster);
         let marker = format!("test:{{sandbox:{}}}:marker", redis.merchant);
         let master = cluster.master_of(&marker).expect("a master");
-        if !accounts.contains_key(&master) {
-            accounts.insert(master, TestApp::on(redis, Options::default()).await);
+        if let Entry::Vacant(free) = accounts.entry(master) {
+            free.insert(TestApp::on(redis, Options::default()).await);
         }
     }
     accounts
@@ -51,7 +52,9 @@ async fn move_slot(cluster: &Cluster, app: &TestApp, to: usize, halfway: impl As
     migrate(&marker);
     halfway().await;
     let keys: Vec<String> = admin_now(&source.redis, &["CLUSTER", "GETKEYSINSLOT", &slot, "10000"]);
-    keys.iter().for_each(|key| migrate(key));
+    for key in &keys {
+        migrate(key);
+    }
     for node in [target, source] {
         let () = admin_now(&node.redis, &["CLUSTER", "SETSLOT", &slot, "NODE", &id(to)]);
     }

@@ -15,7 +15,7 @@ use amazon_pay_ipn::store::{Bounds, Failure, Replicas, Store, StoreError, StoreS
 use rcgen::date_time_ymd;
 
 use crate::process::{Environment, Served, program, run, text};
-use crate::support::servers::{Authority, Sentinels, Server, ask};
+use crate::support::servers::{self, Authority, Sentinels, Server, ask};
 use crate::support::{HOUR, Options, TestApp, X};
 
 const PASSWORD: &str = "p@ss/w#rd:of+the%user";
@@ -255,8 +255,7 @@ struct Admin(redis::aio::MultiplexedConnection);
 
 impl Admin {
     async fn of(redis: &RedisServer) -> Self {
-        let client = redis::Client::open(redis.url()).expect("a URL");
-        Self(client.get_multiplexed_async_connection().await.expect("a connection"))
+        Self(servers::connected(&redis.url()).await)
     }
 
     async fn run<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
@@ -290,11 +289,6 @@ async fn call(connection: &mut redis::aio::MultiplexedConnection, words: &[&str]
 
 fn url_of(server: &Server, user: &str) -> String {
     format!("redis://{user}:{ENCODED}@127.0.0.1:{}", server.port)
-}
-
-async fn connected(url: &str) -> redis::aio::MultiplexedConnection {
-    let client = redis::Client::open(url).expect("a URL");
-    client.get_multiplexed_async_connection().await.expect("the user is let in")
 }
 
 /// The marker's key of the sandbox account of the harness.
@@ -378,7 +372,7 @@ async fn the_documented_permissions_are_enough_for_everything_the_service_does()
     let got = reader.read_group("billing", "worker-1", 100, HOUR).await.expect("events");
     assert!(got.len() > 5, "{got:?}");
     reader.acknowledge("billing", &[&got[0].entry]).await.expect("an acknowledgement");
-    let mut connection = connected(&consumer).await;
+    let mut connection = servers::connected(&consumer).await;
     let taken = call(&mut connection, &["XAUTOCLAIM", &events, "billing", "worker-2", "0", "0", "COUNT", "1"]).await;
     assert!(format!("{taken:?}").contains(&got[1].entry), "{taken:?}");
 
@@ -437,12 +431,12 @@ async fn the_documented_users_can_do_nothing_else() {
         (&consumer, &["FLUSHALL"]),
     ];
     for (url, words) in cases {
-        let answer = call(&mut connected(url).await, words).await;
+        let answer = call(&mut servers::connected(url).await, words).await;
         let refused = answer.as_ref().err().and_then(redis::RedisError::code) == Some("NOPERM");
         assert!(refused, "{words:?}: {answer:?}");
     }
     // A script, too, reaches only what its caller may: the marker is there, and stays.
-    let mut connection = connected(&service).await;
+    let mut connection = servers::connected(&service).await;
     for body in ["return redis.call('DEL', KEYS[1])", "return redis.call('GET', 'x')"] {
         let sha = call(&mut connection, &["SCRIPT", "LOAD", body]).await.expect("a script may be loaded");
         let sha: String = redis::from_redis_value(sha).expect("a hash");
