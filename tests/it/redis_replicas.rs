@@ -10,7 +10,7 @@ use crate::support::{HOUR, MINUTE, Options, TestApp, X};
 /// The service on a primary with one replica, which it waits for.
 async fn waiting() -> (TestApp, Server) {
     let (primary, replica) = Server::with_replica();
-    let replicas = Replicas { wait_for: 1, timeout: Duration::from_millis(500) };
+    let replicas = Replicas { wait_for: 1, timeout: Duration::from_secs(2) };
     (TestApp::on(primary.redis, Options { replicas, ..Options::default() }).await, replica)
 }
 

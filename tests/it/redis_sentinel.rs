@@ -21,7 +21,7 @@ impl Watched {
     async fn start(reading: Reading, wait_for: u32) -> Self {
         let (primary, replica) = Server::with_replica();
         let redis = Redis::watched_by(&sentinels().ports, 2, primary);
-        let replicas = Replicas { wait_for, timeout: Duration::from_millis(500) };
+        let replicas = Replicas { wait_for, timeout: Duration::from_secs(2) };
         let app = TestApp::on(redis, Options { reading, replicas, ..Options::default() }).await;
         // Without knowing the replica a Sentinel has nobody to promote.
         let name = app.redis.url.rsplit('/').next().expect("a name").to_owned();
