@@ -65,7 +65,7 @@ settings! {
     internal_listen_addr = "INTERNAL_LISTEN_ADDR", "internal-listen-addr";
     /// File that holds the bearer token of the internal API (required)
     internal_api_token_file = "INTERNAL_API_TOKEN_FILE", "internal-api-token-file";
-    /// redis:// or rediss:// URL (this or REDIS_URL_FILE is required)
+    /// URL of a server (redis://, rediss://), of Sentinels (redis-sentinel://h1,h2/name) or of a cluster (redis-cluster://h1,h2) (this or REDIS_URL_FILE is required)
     redis_url = "REDIS_URL", "redis-url";
     /// File that holds the Redis URL, for URLs with a password
     redis_url_file = "REDIS_URL_FILE", "redis-url-file";
@@ -77,6 +77,10 @@ settings! {
     redis_client_key_file = "REDIS_CLIENT_KEY_FILE", "redis-client-key-file";
     /// true to serve although Redis may lose writes that it has answered; said at each start [default: false]
     accept_unsafe_durability = "ACCEPT_UNSAFE_DURABILITY", "accept-unsafe-durability";
+    /// Replicas that must confirm what is promised: notifications, marks, submissions, cancellations, stops [default: 0]
+    wait_replicas = "WAIT_REPLICAS", "wait-replicas";
+    /// How long they may take, at most 4s [default: 1s]
+    wait_replicas_timeout = "WAIT_REPLICAS_TIMEOUT", "wait-replicas-timeout";
     /// First part of every Redis key [default: amazon-pay]
     key_prefix = "KEY_PREFIX", "key-prefix";
     /// na, eu or jp (required)

@@ -170,7 +170,12 @@ impl Reader {
         self.address("INTERNAL_LISTEN_ADDR", self.given.internal_listen_addr.clone(), "127.0.0.1:8081")
     }
 
-    fn duration(&mut self, name: &'static str, value: Option<String>, default: Duration) -> Option<Duration> {
+    pub(super) fn duration(
+        &mut self,
+        name: &'static str,
+        value: Option<String>,
+        default: Duration,
+    ) -> Option<Duration> {
         let Some(text) = value else { return Some(default) };
         match humantime::parse_duration(&text) {
             Ok(duration) if duration > Duration::ZERO => Some(duration),
@@ -214,6 +219,7 @@ impl Reader {
         let share = share.map_or(Some(Share::HALF), |text| self.parsed::<Share>("QUOTA_SHARE", &text));
         let url = self.redis_url();
         let tls = self.redis_tls(url.as_ref());
+        let replicas = self.replicas();
         let key_prefix = self.given.key_prefix.clone().unwrap_or_else(|| "amazon-pay".to_owned());
         if key_prefix.contains(['{', '}', '*', '?', '[', '\\']) || key_prefix.len() > 100 {
             self.mistake("KEY_PREFIX", "expected at most 100 characters without braces or pattern characters");
@@ -231,6 +237,7 @@ impl Reader {
         Some(StoreSettings {
             url: url?,
             tls: tls?,
+            replicas: replicas?,
             key_prefix,
             dedupe_ttl: dedupe_ttl?,
             journal_retention: journal?,

@@ -3,10 +3,14 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use super::reader::Reader;
-use crate::store::{ClientIdentity, IdentityMistake, TlsSettings, check_ca, check_url, is_tls};
+use crate::store::{
+    ClientIdentity, IdentityMistake, MAX_REPLICA_TIMEOUT, Replicas, TlsSettings, check_ca, check_url, is_tls,
+};
 
 const CERTIFICATE: &str = "REDIS_CLIENT_CERTIFICATE_FILE";
 const KEY: &str = "REDIS_CLIENT_KEY_FILE";
+/// More replicas than anybody has.
+const MAX_REPLICAS: u32 = 16;
 
 impl Reader {
     pub(super) fn redis_url(&mut self) -> Option<SecretString> {
@@ -23,10 +27,35 @@ impl Reader {
             (None, Some(path)) => ("REDIS_URL_FILE", self.file("REDIS_URL_FILE", &path)?),
         };
         if let Err(why) = check_url(url.expose_secret()) {
-            self.mistake(name, format!("expected redis://host:port or rediss://host:port: {why}"));
+            let forms =
+                "redis://host:port or rediss://host:port, redis[s]-sentinel://h1,h2/name or redis[s]-cluster://h1,h2";
+            self.mistake(name, format!("expected {forms}: {why}"));
             return None;
         }
         Some(url)
+    }
+
+    /// How many replicas must have what is promised.
+    pub(super) fn replicas(&mut self) -> Option<Replicas> {
+        let default = Replicas::default();
+        let wait_for = match self.given.wait_replicas.clone() {
+            None => Some(default.wait_for),
+            Some(text) => {
+                let number = text.parse().ok().filter(|number| *number <= MAX_REPLICAS);
+                if number.is_none() {
+                    self.mistake("WAIT_REPLICAS", format!("expected a number from 0 to {MAX_REPLICAS}, got {text:?}"));
+                }
+                number
+            }
+        };
+        let timeout = self.given.wait_replicas_timeout.clone();
+        let timeout = self.duration("WAIT_REPLICAS_TIMEOUT", timeout, default.timeout)?;
+        if timeout > MAX_REPLICA_TIMEOUT {
+            let most = humantime::format_duration(MAX_REPLICA_TIMEOUT);
+            self.mistake("WAIT_REPLICAS_TIMEOUT", format!("expected at most {most}: then the connection is given up"));
+            return None;
+        }
+        Some(Replicas { wait_for: wait_for?, timeout })
     }
 
     /// Files are read even when the URL is wrong, so that all mistakes are found at once.
@@ -152,6 +181,26 @@ mod tests {
         for url in ["redis://host", "redis+unix:///tmp/redis.sock"] {
             let wrong = mistakes(folder.path(), url, ["certificate", "certificate", "key"]);
             assert!(wrong.len() == 3 && wrong.iter().all(|mistake| mistake.contains("rediss://")), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn how_many_replicas_are_waited_for_and_how_long_has_bounds() {
+        let with = |count: &str, timeout: &str| {
+            let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+            let given =
+                Given { wait_replicas: text(count), wait_replicas_timeout: text(timeout), ..given("redis://host") };
+            read_store(given).map(|(_, store, _)| (store.replicas.wait_for, store.replicas.timeout.as_millis()))
+        };
+        assert_eq!(with("", ""), Ok((0, 1000)));
+        assert_eq!(with("2", "4s"), Ok((2, 4000)));
+        for (count, timeout, name) in
+            [("-1", "", "WAIT_REPLICAS"), ("17", "", "WAIT_REPLICAS"), ("all", "", "WAIT_REPLICAS")]
+                .into_iter()
+                .chain([("1", "5s", "WAIT_REPLICAS_TIMEOUT"), ("1", "0s", "WAIT_REPLICAS_TIMEOUT")])
+        {
+            let wrong = with(count, timeout).expect_err("out of bounds");
+            assert!(wrong.len() == 1 && wrong[0].name == name, "{wrong:?}");
         }
     }
 

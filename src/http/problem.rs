@@ -67,9 +67,9 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         error!(error = &error as &dyn std::error::Error, "the internal API could not reach its data");
-        Self::Unavailable(match error {
-            StoreError::Unavailable(_) => "Redis does not answer; the same request again is safe".to_owned(),
-            other => other.to_string(),
+        Self::Unavailable(match error.failure() {
+            Some(failure) => format!("{}; the same request again is safe", failure.as_str()),
+            None => error.to_string(),
         })
     }
 }

@@ -11,6 +11,8 @@ pub struct ServerFacts {
     pub is_replica: bool,
     /// Replicas that are connected.
     pub replicas: u32,
+    /// Replicas that must confirm what is promised (`WAIT_REPLICAS`): our own setting.
+    pub replicas_wanted: u32,
     /// Writes are refused unless so many replicas are there and keep up; the number that does.
     pub good_replicas_demanded: Option<u32>,
     /// `appendonly`.
@@ -49,6 +51,7 @@ impl ServerFacts {
             version: field("redis_version").and_then(|text| version(&text)),
             is_replica: field("role").is_some_and(|role| role == "slave"),
             replicas: count("connected_slaves").unwrap_or_default(),
+            replicas_wanted: 0,
             good_replicas_demanded: count("min_slaves_good_slaves"),
             append_only: field("aof_enabled").map(|text| text == "1"),
             append_fsync: None,

@@ -141,8 +141,8 @@ checks! {
         "give Redis more memory, or shorten EVENT_RETENTION, JOURNAL_RETENTION and INTENT_RETENTION";
     /// A failover loses nothing.
     RedisReplicas = "redis-replicas",
-        "replication is asynchronous: a failover may lose the newest writes, among them an accepted notification, a cancellation or a stop; a lost mark of a send is covered by counting sends as tainted for CONFIRMATION_DELAY",
-        "read docs/ARCHITECTURE.md on recovery after a loss; let the service wait for replicas where its version can";
+        "without WAIT_REPLICAS a failover may lose the newest writes, among them an accepted notification, a cancellation or a stop; a lost mark of a send is covered by counting sends as tainted for CONFIRMATION_DELAY",
+        "set WAIT_REPLICAS (docs/REDIS.md); where replicas are missing, bring them back or set it lower";
     /// Nobody can listen.
     RedisEncryption = "redis-encryption",
         "everything goes to Redis unencrypted, its password included: fine in a private network only",

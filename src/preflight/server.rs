@@ -141,7 +141,18 @@ fn memory(facts: &ServerFacts) -> Finding {
 
 fn replicas(facts: &ServerFacts) -> Finding {
     let of = |severity, found: String| Finding::new(Check::RedisReplicas, severity, found);
+    let wanted = facts.replicas_wanted;
     match (facts.replicas, facts.good_replicas_demanded) {
+        // A replica has none of its own; that it is one says `role`.
+        (count, _) if wanted > count && !facts.is_replica => of(
+            Severity::Error,
+            format!(
+                "{count} of {wanted} replicas (WAIT_REPLICAS) are connected: notifications and submissions get 503, and nothing is charged"
+            ),
+        ),
+        (count, _) if wanted > 0 => {
+            of(Severity::Ok, format!("{count} connected; what is promised waits for {wanted} of them"))
+        }
         (0, _) => of(Severity::Ok, "no replicas: a failover cannot lose anything".to_owned()),
         (count, None) => of(Severity::Warning, format!("{count} connected, and writes wait for none of them")),
         (count, Some(good)) => of(
@@ -228,6 +239,7 @@ mod tests {
         assert_eq!(after(|_| {}), []);
         assert!(!is_unsafe(&set_up(&good(), false)));
         assert_eq!(reasons_not_to_start(&set_up(&good(), false)).count(), 0);
+        assert_eq!(after(|facts| (facts.replicas, facts.replicas_wanted) = (2, 2)), []);
     }
 
     #[test]
@@ -257,6 +269,7 @@ mod tests {
             (|facts| (facts.max_memory, facts.used_memory) = (Some(100), Some(80)), "redis-memory", Warning),
             (|facts| facts.replicas = 1, "redis-replicas", Warning),
             (|facts| (facts.replicas, facts.good_replicas_demanded) = (2, Some(1)), "redis-replicas", Warning),
+            (|facts| (facts.replicas, facts.replicas_wanted) = (1, 2), "redis-replicas", Error),
         ];
         for (index, (change, check, severity)) in cases.iter().enumerate() {
             assert_eq!(after(change), [(*check, *severity)], "case {index}");

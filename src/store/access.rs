@@ -47,6 +47,9 @@ const COMMANDS: &[&str] = &[
 /// What a recovery after a loss needs besides. It shows the names of all keys of the server, hence not in every day's permissions.
 const RECOVERY_COMMAND: &str = "SCAN 0";
 
+/// What waiting for replicas needs besides (`WAIT_REPLICAS`).
+const WAITING_COMMAND: &str = "WAIT 1 1";
+
 const CHECK: &str = include_str!("lua/check_access.lua");
 
 impl Store {
@@ -64,8 +67,9 @@ impl Store {
         }
         let keys = samples(&self.0.keys);
         let scans = matches!(init, Some(Init::AfterLoss | Init::AfterRestore)).then_some(RECOVERY_COMMAND);
+        let waits = self.0.waiting.as_ref().map(|_| WAITING_COMMAND);
         // A permission is for a command or for a key: each is asked about once, not each command with each key.
-        let commands = COMMANDS.iter().copied().chain(scans).map(|call| words(call, &keys[0]));
+        let commands = COMMANDS.iter().copied().chain(scans).chain(waits).map(|call| words(call, &keys[0]));
         let accesses = keys.iter().map(|key| words("EVALSHA x 1 K", key));
         let calls: Vec<Vec<String>> = commands.chain(accesses).collect();
         let script = Script::new(CHECK);

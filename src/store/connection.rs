@@ -1,26 +1,28 @@
 //! One multiplexed connection to Redis that makes itself anew when it is lost.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline,
-    RedisError, RedisFuture, RedisResult, ServerErrorKind, Value,
+    AsyncConnectionConfig, Cmd, ConnectionAddr, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult,
+    ServerErrorKind, Value,
 };
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::watch;
 
 use super::failure::{explain, is_authentication};
+use super::route::Route;
+use super::target::Target;
 use super::tls::TlsSettings;
 
 /// Longer than a slow fsync, shorter than SNS's 15 s. What the network has not acknowledged by then the kernel gives up (Linux), so that
 /// a command that nobody waits for cannot arrive long after.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
-/// One retry per command that finds the connection lost: the caller answers 503 or comes back later, it does not queue.
-const RECONNECT_ATTEMPTS: usize = 1;
+/// A connection is tried a second time after this, unless the first try took its whole time; then the caller answers 503 or comes back
+/// later, it does not queue.
 const RECONNECT_DELAY: Duration = Duration::from_millis(50);
 
 /// A connection; handles share the socket.
@@ -29,13 +31,17 @@ pub(super) struct Connection {
 }
 
 struct Shared {
-    client: Client,
+    route: Route,
     current: Mutex<Current>,
 }
 
-#[derive(Clone)]
+/// What a connection that is being made comes to.
+type Making = watch::Receiver<Option<RedisResult<MultiplexedConnection>>>;
+
+#[derive(Default)]
 struct Current {
-    manager: ConnectionManager,
+    /// Made by the first command that needs it.
+    making: Option<Making>,
     /// Which replacement this is, so that of many commands that fail at once one replaces it.
     generation: u64,
 }
@@ -47,29 +53,26 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Prepares a connection; nothing is sent yet.
-    pub(super) fn open(url: &SecretString, tls: &TlsSettings) -> RedisResult<Self> {
-        let info = url.expose_secret().into_connection_info()?;
-        // Naming the library would be two more commands to permit (CLIENT SETINFO), for nothing.
-        let redis = info.redis_settings().clone().set_skip_set_lib_name();
-        let info = info.set_redis_settings(redis).set_tcp_settings(tcp());
-        let client = match tls.certificates() {
-            None => Client::open(info)?,
-            Some(certificates) => Client::build_with_tls(info, certificates)?,
-        };
-        let current = Current { manager: manager(&client)?, generation: 0 };
-        Ok(Self { shared: Arc::new(Shared { client, current: Mutex::new(current) }) })
+    /// Prepares a connection to the server of the URL, or to the one that holds `key`; nothing is sent yet.
+    pub(super) fn open(url: &SecretString, tls: &TlsSettings, key: &str) -> RedisResult<Self> {
+        let wrong = |why: String| RedisError::from((ErrorKind::InvalidClientConfig, "REDIS_URL", why));
+        let target = Target::parse(url.expose_secret()).map_err(wrong)?;
+        let route = Route::new(target, tls.certificates(), tcp(), key);
+        route.check()?;
+        Ok(Self { shared: Arc::new(Shared { route, current: Mutex::default() }) })
     }
 
     /// A handle to send commands with.
     pub(super) fn handle(&self) -> Handle {
-        let current = self.shared.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Handle { current, shared: Arc::clone(&self.shared) }
+        Handle { used: None, shared: Arc::clone(&self.shared) }
     }
 
     /// Why there is no connection, in words, found out by another attempt where the error itself does not say.
     pub(super) async fn why(&self, error: RedisError) -> String {
-        let info = self.shared.client.get_connection_info();
+        let info = self.shared.route.info();
+        if !self.shared.route.is_direct() {
+            return explain(&error);
+        }
         let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
         let (dropped, refused) = (error.is_connection_dropped(), error.is_connection_refusal());
         let hint = match (tls, dropped && !refused) {
@@ -84,19 +87,20 @@ impl Connection {
         }
         // In TLS 1.3 a client that is not accepted is told so after the handshake. A connection that has something to say for its
         // set-up waits for the answer, and gets the alert instead.
-        let redis = info.redis_settings().clone().set_lib_name("amazon-pay-ipn", env!("CARGO_PKG_VERSION"));
-        let attempt =
-            async { Client::open(info.clone().set_redis_settings(redis))?.get_multiplexed_async_connection().await };
+        let attempt = async { self.shared.route.introducing_client()?.get_multiplexed_async_connection().await };
         explain(&attempt.await.err().unwrap_or(error))
     }
 
     /// A connection of its own, for commands that block: on the shared one they would hold up everything behind them.
     pub(super) async fn dedicated(&self) -> RedisResult<MultiplexedConnection> {
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(Some(RESPONSE_TIMEOUT))
-            .set_connection_timeout(Some(CONNECTION_TIMEOUT));
-        self.shared.client.get_multiplexed_async_connection_with_config(&config).await
+        self.shared.route.connect(&config()).await
     }
+}
+
+fn config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_response_timeout(Some(RESPONSE_TIMEOUT))
+        .set_connection_timeout(Some(CONNECTION_TIMEOUT))
 }
 
 fn tcp() -> TcpSettings {
@@ -107,35 +111,79 @@ fn tcp() -> TcpSettings {
     settings
 }
 
-fn manager(client: &Client) -> RedisResult<ConnectionManager> {
-    let config = ConnectionManagerConfig::new()
-        .set_response_timeout(Some(RESPONSE_TIMEOUT))
-        .set_connection_timeout(Some(CONNECTION_TIMEOUT))
-        .set_number_of_retries(RECONNECT_ATTEMPTS)
-        .set_min_delay(RECONNECT_DELAY);
-    ConnectionManager::new_lazy_with_config(client.clone(), config)
+impl Shared {
+    /// The connection of now and its generation. It is made in a task of its own, so that it gets ready even if the one who asked first
+    /// has gone.
+    fn current(self: &Arc<Self>) -> (u64, Making) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = current.generation;
+        let making = current.making.get_or_insert_with(|| {
+            let (done, making) = watch::channel(None);
+            let shared = Arc::clone(self);
+            tokio::spawn(async move {
+                let made = shared.connect().await;
+                done.send_replace(Some(made));
+            });
+            making
+        });
+        (generation, making.clone())
+    }
+
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        match self.route.connect(&config()).await {
+            Err(error) if !error.is_timeout() => {
+                tokio::time::sleep(RECONNECT_DELAY).await;
+                self.route.connect(&config()).await
+            }
+            made => made,
+        }
+    }
+
+    /// The next command makes another connection; those that still wait for this one keep it.
+    fn replace(&self, generation: u64) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.generation == generation {
+            *current = Current { making: None, generation: generation + 1 };
+        }
+    }
 }
 
-/// Sends commands over the shared socket.
+/// Sends commands over the shared socket: all of one handle over the same connection, to the same server.
 pub(super) struct Handle {
-    current: Current,
+    used: Option<(u64, MultiplexedConnection)>,
     shared: Arc<Shared>,
 }
 
 impl Handle {
-    /// The manager connects again by itself only when a connection was closed. One that could not be set up (a password that was wrong
-    /// for a moment), does not answer, or leads to what has become a replica, it would keep for ever. Such a one is replaced here, for
-    /// the next command: the one that failed is never sent again, and those that still wait for the old connection keep it.
-    fn look_at<T>(&self, result: RedisResult<T>) -> RedisResult<T> {
+    async fn connection(&mut self) -> RedisResult<&mut (u64, MultiplexedConnection)> {
+        if self.used.is_none() {
+            let (generation, mut making) = self.shared.current();
+            let made = match making.wait_for(Option::is_some).await {
+                Ok(made) => made.clone(),
+                Err(_) => None,
+            };
+            // None: the task was ended, and with it the connection.
+            let made = made.unwrap_or_else(|| Err((ErrorKind::Io, "the connection was given up").into()));
+            match made {
+                Ok(connection) => self.used = Some((generation, connection)),
+                Err(error) => {
+                    self.shared.replace(generation);
+                    return Err(error);
+                }
+            }
+        }
+        self.used.as_mut().ok_or_else(|| (ErrorKind::Client, "no connection").into())
+    }
+
+    /// One that was closed, could not be set up (a password that was wrong for a moment), does not answer, or leads to what is not the
+    /// right server any more, is replaced here, for the next command: the one that failed is never sent again, and those that still wait
+    /// for the old connection keep it.
+    fn look_at<T>(&mut self, result: RedisResult<T>) -> RedisResult<T> {
         if let Err(error) = &result
             && needs_another_connection(error)
+            && let Some((generation, _)) = self.used.take()
         {
-            let mut current = self.shared.current.lock().unwrap_or_else(PoisonError::into_inner);
-            if current.generation == self.current.generation
-                && let Ok(manager) = manager(&self.shared.client)
-            {
-                *current = Current { manager, generation: current.generation + 1 };
-            }
+            self.shared.replace(generation);
         }
         result
     }
@@ -143,21 +191,30 @@ impl Handle {
 
 fn needs_another_connection(error: &RedisError) -> bool {
     let of_the_setup = [ErrorKind::InvalidClientConfig, ErrorKind::Client, ErrorKind::RESP3NotSupported];
-    // A failover that does not close connections: the address leads elsewhere by now, or soon.
-    let of_a_replica = [ServerErrorKind::ReadOnly, ServerErrorKind::MasterDown].map(ErrorKind::Server);
-    // The last is SELECT, for URLs that name a database.
-    error.is_timeout()
+    // A failover that does not close connections, or a slot that has moved: the way leads elsewhere by now, or soon.
+    let of_the_way = [
+        ServerErrorKind::ReadOnly,
+        ServerErrorKind::MasterDown,
+        ServerErrorKind::Moved,
+        ServerErrorKind::ClusterDown,
+        ServerErrorKind::BusyLoading,
+    ]
+    .map(ErrorKind::Server);
+    // Unblocked: a master that became a replica while we waited for its replicas. The last is SELECT, for URLs that name a database.
+    error.is_io_error()
+        || error.is_unrecoverable_error()
         || is_authentication(error)
         || of_the_setup.contains(&error.kind())
-        || of_a_replica.contains(&error.kind())
+        || of_the_way.contains(&error.kind())
+        || error.code() == Some("UNBLOCKED")
         || error.to_string().contains("refused to switch database")
 }
 
 impl ConnectionLike for Handle {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let result = self.current.manager.send_packed_command(cmd).await;
-            // What the server refuses is an answer to the manager.
+            let result = self.connection().await?.1.send_packed_command(cmd).await;
+            // What the server refuses is an answer to the connection.
             self.look_at(result.and_then(|answer| match answer {
                 Value::ServerError(error) => Err(error.into()),
                 answer => Ok(answer),
@@ -172,49 +229,12 @@ impl ConnectionLike for Handle {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
-            let result = self.current.manager.send_packed_commands(pipeline, offset, count).await;
+            let result = self.connection().await?.1.send_packed_commands(pipeline, offset, count).await;
             self.look_at(result)
         })
     }
 
     fn get_db(&self) -> i64 {
-        self.current.manager.get_db()
+        self.shared.route.info().redis_settings().db()
     }
-}
-
-/// Whether a text is a Redis URL this service can use; the error says why not, without the password.
-///
-/// # Errors
-/// When it is not.
-pub fn check_url(url: &str) -> Result<(), String> {
-    let scheme = url.split("://").next().unwrap_or_default();
-    match scheme {
-        "redis-cluster" | "redis-sentinel" => Err(format!("{scheme}:// is not supported by this version yet")),
-        // The crate knows one fragment, #insecure.
-        _ if url.contains('#') => Err("expected no # in it (in a password it is %23); certificates are always \
-             verified, a private CA is set with REDIS_CA_FILE"
-            .to_owned()),
-        _ => parsed(url).map(|_| ()).ok_or_else(|| "not a Redis URL".to_owned()),
-    }
-}
-
-/// Whether connections to this URL are encrypted.
-#[must_use]
-pub fn is_tls(url: &str) -> bool {
-    matches!(parsed(url).as_ref().map(ConnectionInfo::addr), Some(ConnectionAddr::TcpTls { .. }))
-}
-
-/// The host to which everything, the password included, goes unencrypted; `None` with TLS and within this machine.
-pub(super) fn unencrypted_host(url: &SecretString) -> Option<String> {
-    match parsed(url.expose_secret())?.addr() {
-        ConnectionAddr::Tcp(host, _) => {
-            let loopback = host.parse().map_or(host == "localhost", |ip: IpAddr| ip.to_canonical().is_loopback());
-            (!loopback).then(|| host.clone())
-        }
-        _ => None,
-    }
-}
-
-fn parsed(url: &str) -> Option<ConnectionInfo> {
-    url.into_connection_info().ok()
 }

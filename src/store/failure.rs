@@ -6,6 +6,80 @@ use rustls::{CertificateError, Error as TlsError, InvalidMessage};
 
 const ACL: &str = "docs/REDIS.md has the ACL that is needed";
 
+/// What kind of failure it is. Each is answered with 503 and passes without a restart, once its cause has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection, or a lost one.
+    NoConnection,
+    /// No answer in time. The command may have been executed.
+    TimedOut,
+    /// User or password.
+    Authentication,
+    /// The user may not do this.
+    Forbidden,
+    /// The server reads its data (`LOADING`).
+    Loading,
+    /// The server is a replica, or the way leads to one (`READONLY`, `MASTERDOWN`).
+    Replica,
+    /// The server is at its `maxmemory` (`OOM`).
+    Full,
+    /// The server cannot write to its disk (`MISCONF`).
+    Disk,
+    /// Fewer replicas than the server (`NOREPLICAS`) or `WAIT_REPLICAS` wants.
+    TooFewReplicas,
+    /// The account's slot is at another node (`MOVED`), or on its way there (`ASK`, `TRYAGAIN`).
+    SlotMoved,
+    /// The cluster does not work (`CLUSTERDOWN`).
+    ClusterDown,
+    /// A script of somebody runs for too long (`BUSY`).
+    Busy,
+    /// Anything else that the server refuses.
+    Refused,
+}
+
+impl Failure {
+    pub(super) fn of(error: &RedisError) -> Self {
+        use ServerErrorKind as Kind;
+        if is_authentication(error) {
+            return Self::Authentication;
+        }
+        match (error.kind(), error.code()) {
+            (ErrorKind::Server(Kind::NoPerm), _) => Self::Forbidden,
+            (ErrorKind::Server(Kind::BusyLoading), _) => Self::Loading,
+            (ErrorKind::Server(Kind::ReadOnly | Kind::MasterDown), _) | (_, Some("UNBLOCKED")) => Self::Replica,
+            (ErrorKind::Server(Kind::Moved | Kind::Ask | Kind::TryAgain), _) => Self::SlotMoved,
+            (ErrorKind::Server(Kind::ClusterDown), _) => Self::ClusterDown,
+            (_, Some("OOM")) => Self::Full,
+            (_, Some("MISCONF")) => Self::Disk,
+            (_, Some("NOREPLICAS")) => Self::TooFewReplicas,
+            (_, Some("BUSY")) => Self::Busy,
+            (ErrorKind::Server(_) | ErrorKind::Extension, _) => Self::Refused,
+            _ if error.is_timeout() => Self::TimedOut,
+            _ => Self::NoConnection,
+        }
+    }
+
+    /// For callers, who need not know what the server said.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoConnection => "Redis does not answer",
+            Self::TimedOut => "Redis did not answer in time",
+            Self::Authentication => "Redis refuses the user or the password",
+            Self::Forbidden => "the Redis user lacks a permission",
+            Self::Loading => "Redis is still reading its data",
+            Self::Replica => "this Redis is a replica now, and only a primary takes writes",
+            Self::Full => "Redis is out of memory (maxmemory)",
+            Self::Disk => "Redis cannot write to its disk",
+            Self::TooFewReplicas => "too few replicas of Redis confirm writes",
+            Self::SlotMoved => "the account moves to another node of the Redis cluster",
+            Self::ClusterDown => "the Redis cluster is down",
+            Self::Busy => "Redis is busy with a script",
+            Self::Refused => "Redis refuses",
+        }
+    }
+}
+
 /// The error in words.
 pub(super) fn explain(error: &RedisError) -> String {
     let text = error.to_string();
@@ -28,7 +102,9 @@ pub(super) fn explain(error: &RedisError) -> String {
         ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => {
             format!("the Redis of REDIS_URL is a replica, and only a primary takes writes: {text}")
         }
-        ErrorKind::Server(ServerErrorKind::BusyLoading) => format!("Redis is still reading its data: {text}"),
+        ErrorKind::Server(_) | ErrorKind::Extension if Failure::of(error) != Failure::Refused => {
+            format!("{}: {text}", Failure::of(error).as_str())
+        }
         ErrorKind::Server(_) | ErrorKind::Extension => format!("Redis refuses: {text}"),
         _ => tls(&text).unwrap_or_else(|| format!("Redis does not answer: {text}")),
     }

@@ -11,6 +11,7 @@
 //! - `versions`: what a later version of the service wrote is left alone; unknown fields are kept.
 //! - `server`: what the server says about itself.
 //! - `access`: whether the Redis user may do all of this.
+//! - `target`, `route`, `connection`: from the URL to the server that takes the commands. `replicas`: who else must have what is promised.
 //!
 //! Each script is one file under `lua/` with its KEYS, ARGV, RETURNS and WHY.
 
@@ -32,25 +33,30 @@ pub mod permissions;
 pub mod quota;
 pub mod reconciliations;
 mod record;
+mod replicas;
+mod route;
 mod script;
 mod server;
+mod target;
 mod tls;
 mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::model::ids::Account;
 use crate::model::quota::Limits;
 use connection::Connection;
-pub use connection::{check_url, is_tls};
+pub use failure::Failure;
 use failure::explain;
 use keys::Keys;
+pub use replicas::{MAX_REPLICA_TIMEOUT, Replicas};
 pub use server::Accounts;
+pub use target::{check_url, is_tls};
 pub use tls::{ClientIdentity, IdentityMistake, TlsSettings, check_ca};
 
 /// What must be left of a lease beyond the time-out of the call that starts.
@@ -59,8 +65,10 @@ pub const LEASE_MARGIN: Duration = Duration::from_secs(15);
 /// How the store is set.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
-    /// `redis://` or `rediss://` URL (`REDIS_URL`); may hold a password.
+    /// URL of a server, of Sentinels or of a cluster (`REDIS_URL`); may hold a password.
     pub url: SecretString,
+    /// Who else must have what is promised (`WAIT_REPLICAS`).
+    pub replicas: Replicas,
     /// Certificates for `rediss://`.
     pub tls: TlsSettings,
     /// First part of every key (`KEY_PREFIX`).
@@ -87,7 +95,7 @@ impl StoreSettings {
     /// The host to which everything, the password included, goes unencrypted; `None` with TLS and within this machine.
     #[must_use]
     pub fn unencrypted_host(&self) -> Option<String> {
-        connection::unencrypted_host(&self.url)
+        target::Target::parse(self.url.expose_secret()).ok()?.unencrypted_host()
     }
 }
 
@@ -116,6 +124,16 @@ pub enum StoreError {
     /// Redis cannot be reached, refuses us or the write, or did not answer in time. It may have executed the command.
     #[error("{}", explain(.0))]
     Unavailable(redis::RedisError),
+    /// Written, but not confirmed by enough replicas in time: a failover may lose it.
+    #[error(
+        "stored, but {confirmed} instead of {wanted} replicas (WAIT_REPLICAS) confirmed it within WAIT_REPLICAS_TIMEOUT"
+    )]
+    NotReplicated {
+        /// So many confirmed it.
+        confirmed: u32,
+        /// So many were to.
+        wanted: u32,
+    },
     /// No connection could be made at the start; why, in words.
     #[error("{0}")]
     NoConnection(String),
@@ -163,6 +181,18 @@ impl From<redis::RedisError> for StoreError {
     }
 }
 
+impl StoreError {
+    /// What kind of failure it is, where it is one of Redis.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::Unavailable(error) => Some(Failure::of(error)),
+            Self::NotReplicated { .. } => Some(Failure::TooFewReplicas),
+            _ => None,
+        }
+    }
+}
+
 /// The store of one account. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store(Arc<Inner>);
@@ -170,6 +200,8 @@ pub struct Store(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     connection: Connection,
+    /// For writes that wait for replicas: a wait holds up everything behind it on its connection.
+    waiting: Option<Connection>,
     keys: Keys,
     source: String,
     account: Account,
@@ -184,9 +216,12 @@ impl Store {
     /// # Errors
     /// When the URL is not one of Redis.
     pub fn connect(settings: StoreSettings, account: Account, clock: Clock) -> Result<Self, StoreError> {
+        let keys = Keys::new(&settings.key_prefix, &account);
+        let open = || Connection::open(&settings.url, &settings.tls, &keys.marker());
         Ok(Self(Arc::new(Inner {
-            connection: Connection::open(&settings.url, &settings.tls)?,
-            keys: Keys::new(&settings.key_prefix, &account),
+            connection: open()?,
+            waiting: (settings.replicas.wait_for > 0).then(open).transpose()?,
+            keys,
             source: format!("amazon-pay-ipn/{}/{}", account.environment, account.merchant),
             account,
             settings,

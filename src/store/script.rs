@@ -55,6 +55,25 @@ scripts! {
     PUT_OFF = "put_off";
 }
 
+/// Scripts after which somebody is told that something is so, or a request goes out: with `WAIT_REPLICAS` they count only once replicas
+/// have confirmed them. What the others write is found again by looking at Amazon, or is asked for again.
+const PROMISES: [&str; 14] = [
+    "accept_notification",
+    "keep_notification",
+    "submit_charge",
+    "cancel_charge",
+    "mark_send",
+    "request_capture",
+    "mark_capture",
+    "set_stop",
+    "set_pause",
+    "init_account",
+    "hold_intent",
+    "request_close",
+    "retry_charge",
+    "resolve_intent",
+];
+
 /// The answer of a script.
 pub(super) struct Reply {
     script: &'static str,
@@ -85,7 +104,8 @@ impl Reply {
 }
 
 impl Store {
-    /// Runs a script. The clock offset is always the first argument; the outcomes that every script shares become errors.
+    /// Runs a script. The clock offset is always the first argument; the outcomes that every script shares become errors. A promise is
+    /// waited for whatever its outcome: that it was stored before, too, is true only if the replicas have it.
     pub(super) async fn run(
         &self,
         script: &'static NamedScript,
@@ -97,19 +117,26 @@ impl Store {
         for key in keys {
             invocation.key(key);
         }
-        invocation.arg(self.0.clock.offset_ms());
+        let waiting = self.0.waiting.as_ref().filter(|_| PROMISES.contains(&script.name));
+        let offset = self.0.clock.offset_ms();
+        invocation.arg(if waiting.is_some() { format!("{offset} promise") } else { offset.to_string() });
         for arg in args {
             invocation.arg(*arg);
         }
-        let result: redis::RedisResult<Vec<Value>> = invocation.invoke_async(&mut self.0.connection.handle()).await;
-        metrics::histogram!(metric::REDIS_SCRIPT_SECONDS, "script" => script.name).record(stopwatch.elapsed());
+        let mut handle = waiting.unwrap_or(&self.0.connection).handle();
+        let result: redis::RedisResult<Vec<Value>> = invocation.invoke_async(&mut handle).await;
         let mut reply = Reply { script: script.name, values: result? };
-        match reply.outcome() {
+        let reply = match reply.outcome() {
             "no_marker" => Err(StoreError::NoMarker),
             "wrong_type" => Err(StoreError::WrongType(reply.take(1)?)),
             "newer" => Err(StoreError::Newer(reply.take(1)?)),
             "" => Err(reply.unexpected()),
             _ => Ok(reply),
+        };
+        if reply.is_ok() && waiting.is_some() {
+            self.0.settings.replicas.confirm(&mut handle).await?;
         }
+        metrics::histogram!(metric::REDIS_SCRIPT_SECONDS, "script" => script.name).record(stopwatch.elapsed());
+        reply
     }
 }

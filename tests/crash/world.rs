@@ -15,7 +15,7 @@ use amazon_pay_ipn::sandbox::{
     Gate, PermissionSpec, Reading, Sandbox, SandboxSettings, SignatureVersion, SignedMessage,
 };
 use amazon_pay_ipn::store::account::{Init, Initialised};
-use amazon_pay_ipn::store::{Bounds, Store, StoreSettings, TlsSettings};
+use amazon_pay_ipn::store::{Bounds, Replicas, Store, StoreSettings, TlsSettings};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -669,6 +669,7 @@ async fn init(redis_url: &str, prefix: &str, sandbox: &Sandbox, clock: Clock) {
         lease: Duration::from_mins(3),
         bounds: Bounds::default(),
         quota: Limits::of(Environment::Sandbox, Share::WHOLE),
+        replicas: Replicas::default(),
     };
     let store = Store::connect(settings, account, clock).expect("the store");
     assert!(matches!(store.init(Init::First).await.expect("init"), Initialised::Done { .. }));

@@ -715,7 +715,7 @@ async fn after_a_loss_a_decline_of_the_first_capture_is_not_final_while_an_older
 
 #[tokio::test]
 async fn a_change_of_the_redis_server_taints_the_captures_that_follow() {
-    let mut app = TestApp::start().await;
+    let mut app = TestApp::on_an_own_server().await;
     let permission = authorized(&app).await;
     app.crash_redis().await;
     let decline = Outcome::Answer(422, "SoftDeclined".to_owned());

@@ -776,7 +776,7 @@ async fn a_charge_that_exists_is_no_reason_for_a_new_number() {
 
 #[tokio::test]
 async fn after_the_stop_switch_was_thrown_on_one_instance_no_send_is_marked_on_another_nor_after_restarts() {
-    let mut app = TestApp::start().await;
+    let mut app = TestApp::on_an_own_server().await;
     let (fresh, unknown) = (app.permission(), app.permission());
     app.sandbox.inject(Operation::CreateCharge, Fault::DropAfter);
     app.submit("unknown", &unknown).await;

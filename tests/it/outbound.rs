@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amazon_pay_ipn::clock::Clock;
-use amazon_pay_ipn::sandbox::redis_server::RedisServer;
 use amazon_pay_ipn::sandbox::{
     NotificationType, ObjectType, RequestRecord, Sandbox, SandboxSettings, SignatureVersion, SignedMessage,
 };
 use tokio::net::TcpListener;
 
 use crate::process::{Environment, Served, run, text, until};
+use crate::support::servers::Redis;
 
 const PERMISSION: &str = "S01-5105180-3221187";
 
@@ -65,7 +65,7 @@ fn lures(trap: &str, folder: &std::path::Path) -> Vec<(&'static str, String)> {
 #[tokio::test]
 async fn no_variable_for_proxies_or_aws_tools_leads_a_request_elsewhere() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let redis = RedisServer::start().expect("a private Redis");
+    let redis = Redis::start_own();
     let sandbox = Sandbox::start(SandboxSettings::new(Clock::system())).await.expect("the sandbox");
     let mut environment = Environment::of(&redis, &sandbox);
     let (trap, caught) = trap().await;

@@ -4,15 +4,15 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use amazon_pay_ipn::clock::Clock;
-use amazon_pay_ipn::sandbox::redis_server::RedisServer;
 use amazon_pay_ipn::sandbox::{Fault, Gate, Operation, PermissionSpec, Sandbox, SandboxSettings};
 use amazon_pay_ipn::sns::Check;
 use serde_json::json;
 
 use crate::process::{Environment, Served, TOKEN, program, run, text, until};
+use crate::support::servers::Redis;
 
 struct World {
-    redis: RedisServer,
+    redis: Redis,
     sandbox: Sandbox,
     environment: Environment,
     http: reqwest::Client,
@@ -30,7 +30,7 @@ impl World {
     /// Without a marker.
     async fn empty() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let redis = RedisServer::start().expect("a private Redis");
+        let redis = Redis::start_own();
         let sandbox = Sandbox::start(SandboxSettings::new(Clock::system())).await.expect("the sandbox");
         let environment = Environment::of(&redis, &sandbox);
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().expect("a client");

@@ -383,7 +383,7 @@ async fn a_charge_that_stays_unknown_blocks_the_others_at_most_until_x() {
 
 #[tokio::test]
 async fn a_change_of_the_redis_server_taints_the_sends_that_follow() {
-    let mut app = TestApp::start().await;
+    let mut app = TestApp::on_an_own_server().await;
     let (first, second) = (app.permission(), app.permission());
     app.submit("before", &first).await;
     app.run_due().await;

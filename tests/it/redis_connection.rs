@@ -100,7 +100,8 @@ async fn a_connection_that_falls_silent_is_left_after_one_command() {
 
 #[tokio::test]
 async fn on_a_replica_the_service_is_not_ready() {
-    let app = TestApp::start().await;
+    // A node of a cluster does not obey REPLICAOF.
+    let app = TestApp::on(RedisServer::start().expect("a Redis"), Options::default()).await;
     assert_eq!(app.get("/readyz").await.status, 200);
     // Its primary does not exist: it goes on serving what it has, and refuses writes.
     let mut connection = app.connection().await;

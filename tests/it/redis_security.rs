@@ -1,7 +1,6 @@
 //! TLS to Redis and Redis users with as few permissions as possible, against a real redis-server.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::Path;
 
 use amazon_pay_ipn::clock::Clock;
@@ -12,92 +11,17 @@ use amazon_pay_ipn::sandbox::{
     SignatureVersion,
 };
 use amazon_pay_ipn::store::account::Init;
-use amazon_pay_ipn::store::{Bounds, Store, StoreError, StoreSettings, TlsSettings};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
-};
-use tempfile::TempDir;
+use amazon_pay_ipn::store::{Bounds, Failure, Replicas, Store, StoreError, StoreSettings, TlsSettings};
+use rcgen::date_time_ymd;
 
 use crate::process::{Environment, Served, program, run, text};
+use crate::support::servers::{self, Authority, Sentinels, Server, ask};
 use crate::support::{HOUR, Options, TestApp, X};
 
 const PASSWORD: &str = "p@ss/w#rd:of+the%user";
 const ENCODED: &str = "p%40ss%2Fw%23rd%3Aof%2Bthe%25user";
 
 // --- TLS -------------------------------------------------------------------------------------------------------------------------
-
-/// A CA with what it issued, as files.
-struct Authority {
-    folder: TempDir,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut ca = CertificateParams::default();
-        ca.distinguished_name.push(DnType::CommonName, "A private CA");
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::generate().expect("a key");
-        let folder = TempDir::new().expect("a folder");
-        std::fs::write(folder.path().join("ca.pem"), ca.self_signed(&key).expect("a CA").pem()).expect("a file");
-        Self { folder, issuer: Issuer::new(ca, key) }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
-    }
-
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).expect("a file")
-    }
-
-    /// Writes `<name>.pem` and `<name>.key`.
-    fn issue(&self, name: &str, host: &str, change: impl FnOnce(&mut CertificateParams)) {
-        let mut leaf = CertificateParams::new(vec![host.to_owned()]).expect("a name");
-        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        change(&mut leaf);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = leaf.signed_by(&key, &self.issuer).expect("a certificate");
-        std::fs::write(self.path(&format!("{name}.pem")), certificate.pem()).expect("a file");
-        std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).expect("a file");
-    }
-
-    /// A server that shows a certificate on a loopback port.
-    fn serve(&self, certificate: &str, more: &[&str]) -> Server {
-        let (certificate, key) = (self.path(&format!("{certificate}.pem")), self.path(&format!("{certificate}.key")));
-        let ca = self.path("ca.pem");
-        let tls = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
-        Server::start("--tls-port", &[&tls, ["--tls-auth-clients", "no"].as_slice(), more].concat())
-    }
-}
-
-struct Server {
-    redis: RedisServer,
-    port: u16,
-}
-
-impl Server {
-    fn start(kind_of_port: &str, more: &[&str]) -> Self {
-        // Somebody may take the port in between; then another one is tried.
-        for _ in 0..5 {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let port = listener.local_addr().expect("an address").port();
-            drop(listener);
-            let first = [kind_of_port, &port.to_string(), "--bind", "127.0.0.1"].map(str::to_owned);
-            let first: Vec<&str> = first.iter().map(String::as_str).collect();
-            if let Ok(redis) = RedisServer::start_with(&[&first, more].concat()) {
-                return Self { redis, port };
-            }
-        }
-        panic!("redis-server does not start with {more:?}");
-    }
-
-    fn tls(&self) -> String {
-        format!("rediss://localhost:{}", self.port)
-    }
-}
 
 /// Settings of a sandbox account; no service runs.
 struct World {
@@ -108,7 +32,7 @@ impl World {
     async fn on(server: &Server) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let sandbox = Sandbox::start(SandboxSettings::new(Clock::system())).await.expect("the sandbox");
-        Self { environment: Environment::of(&server.redis, &sandbox) }
+        Self { environment: Environment::at(server.redis.url(), &sandbox) }
     }
 
     /// Exit status of `init --first` and what it said.
@@ -131,7 +55,7 @@ async fn a_private_ca_is_believed_instead_of_the_systems_and_the_service_charges
     let tls = TlsSettings { ca_pem: Some(authority.read("ca.pem")), identity: None };
     let url = server.tls();
     let mut app =
-        TestApp::on(server.redis, Options { redis_url: Some(url), redis_tls: tls, ..Options::default() }).await;
+        TestApp::on(server.redis, Options { redis_url: Some(url), redis_tls: Some(tls), ..Options::default() }).await;
     let permission = app.permission();
     app.submit("over-tls", &permission).await;
     app.run_due().await;
@@ -271,6 +195,7 @@ fn store_settings(url: String, tls: TlsSettings) -> StoreSettings {
     StoreSettings {
         url: url.into(),
         tls,
+        replicas: amazon_pay_ipn::store::Replicas::default(),
         key_prefix: "test".to_owned(),
         dedupe_ttl: HOUR,
         journal_retention: HOUR,
@@ -318,18 +243,19 @@ fn documented() -> Vec<Vec<String>> {
     lines.iter().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
 }
 
-const SERVICE: usize = 0;
-const SCAN: usize = 1;
-const NO_SCAN: usize = 2;
-const CONSUMER: usize = 3;
+const CLUSTER: usize = 0;
+const WAIT: usize = 1;
+const SERVICE: usize = 2;
+const SCAN: usize = 3;
+const NO_SCAN: usize = 4;
+const CONSUMER: usize = 5;
 
 /// The server's default user, who may do everything, over the server's socket.
 struct Admin(redis::aio::MultiplexedConnection);
 
 impl Admin {
     async fn of(redis: &RedisServer) -> Self {
-        let client = redis::Client::open(redis.url()).expect("a URL");
-        Self(client.get_multiplexed_async_connection().await.expect("a connection"))
+        Self(servers::connected(&redis.url()).await)
     }
 
     async fn run<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
@@ -363,11 +289,6 @@ async fn call(connection: &mut redis::aio::MultiplexedConnection, words: &[&str]
 
 fn url_of(server: &Server, user: &str) -> String {
     format!("redis://{user}:{ENCODED}@127.0.0.1:{}", server.port)
-}
-
-async fn connected(url: &str) -> redis::aio::MultiplexedConnection {
-    let client = redis::Client::open(url).expect("a URL");
-    client.get_multiplexed_async_connection().await.expect("the user is let in")
 }
 
 /// The marker's key of the sandbox account of the harness.
@@ -451,7 +372,7 @@ async fn the_documented_permissions_are_enough_for_everything_the_service_does()
     let got = reader.read_group("billing", "worker-1", 100, HOUR).await.expect("events");
     assert!(got.len() > 5, "{got:?}");
     reader.acknowledge("billing", &[&got[0].entry]).await.expect("an acknowledgement");
-    let mut connection = connected(&consumer).await;
+    let mut connection = servers::connected(&consumer).await;
     let taken = call(&mut connection, &["XAUTOCLAIM", &events, "billing", "worker-2", "0", "0", "COUNT", "1"]).await;
     assert!(format!("{taken:?}").contains(&got[1].entry), "{taken:?}");
 
@@ -510,12 +431,12 @@ async fn the_documented_users_can_do_nothing_else() {
         (&consumer, &["FLUSHALL"]),
     ];
     for (url, words) in cases {
-        let answer = call(&mut connected(url).await, words).await;
+        let answer = call(&mut servers::connected(url).await, words).await;
         let refused = answer.as_ref().err().and_then(redis::RedisError::code) == Some("NOPERM");
         assert!(refused, "{words:?}: {answer:?}");
     }
     // A script, too, reaches only what its caller may: the marker is there, and stays.
-    let mut connection = connected(&service).await;
+    let mut connection = servers::connected(&service).await;
     for body in ["return redis.call('DEL', KEYS[1])", "return redis.call('GET', 'x')"] {
         let sha = call(&mut connection, &["SCRIPT", "LOAD", body]).await.expect("a script may be loaded");
         let sha: String = redis::from_redis_value(sha).expect("a hash");
@@ -543,6 +464,90 @@ async fn recovery_after_a_loss_needs_scan_and_says_so() {
     admin.apply(NO_SCAN, &marker).await;
     assert!(app.store.check_access(Some(Init::AfterRestore)).await.is_err());
     app.restart().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn waiting_for_replicas_needs_a_permission_more_and_says_so() {
+    let (app, _, mut admin) = restricted().await;
+    let replicas = Replicas { wait_for: 1, ..Replicas::default() };
+    let settings = StoreSettings { replicas, ..app.settings.store.clone() };
+    let store = Store::connect(settings, app.settings.account.clone(), app.clock.clone()).expect("a store");
+    let error = store.check_access(None).await.expect_err("WAIT is not permitted").to_string();
+    assert!(error.contains("may not: run +wait; docs/REDIS.md"), "{error}");
+    admin.apply(WAIT, &app.store.keys().marker()).await;
+    store.check_access(None).await.expect("as documented");
+    app.finish().await;
+}
+
+/// Everything that has a script, as one charge.
+async fn charges(app: &TestApp) {
+    let permission = app.permission();
+    app.submit("renewal", &permission).await;
+    app.run_due().await;
+    assert_eq!(app.state("renewal").await, "captured");
+}
+
+#[tokio::test]
+async fn on_a_cluster_the_user_needs_to_find_its_node_and_says_so() {
+    let server = Server::cluster_of_one("--port", &[]);
+    let marker = marker().await;
+    let mut admin = Admin::of(&server.redis).await;
+    admin.apply(SERVICE, &marker).await;
+    let url = url_of(&server, "ipn-service").replace("redis://", "redis-cluster://");
+    let store = Store::connect(store_settings(url.clone(), TlsSettings::default()), account(&marker), Clock::system());
+    let error = store.expect("a store").check_access(None).await.expect_err("CLUSTER is not permitted").to_string();
+    assert!(error.contains("lacks a permission") && error.contains("cluster|keyslot"), "{error}");
+    admin.apply(CLUSTER, &marker).await;
+    let app = TestApp::on(server.redis, Options { redis_url: Some(url), ..Options::default() }).await;
+    charges(&app).await;
+    app.finish().await;
+}
+
+fn account(marker: &str) -> Account {
+    let merchant = marker.split([':', '}']).nth(2).expect("a merchant").parse().expect("an id");
+    Account { merchant, environment: Kind::Sandbox, region: Region::Na }
+}
+
+#[tokio::test]
+async fn a_cluster_is_reached_over_tls_alone() {
+    let authority = Authority::new();
+    authority.issue("node", "127.0.0.1", |_| {});
+    let settings = authority.settings("node");
+    let settings: Vec<&str> = settings.iter().map(String::as_str).chain(["--tls-cluster", "yes"]).collect();
+    let server = Server::cluster_of_one("--tls-port", &settings);
+    let tls = TlsSettings { ca_pem: Some(authority.read("ca.pem")), identity: None };
+    let url = format!("rediss-cluster://127.0.0.1:{}", server.port);
+    let stranger = TlsSettings { ca_pem: Some(Authority::new().read("ca.pem")), identity: None };
+    let store = Store::connect(store_settings(url.clone(), stranger), account(&marker().await), Clock::system());
+    let error = store.expect("a store").account().await.expect_err("another CA").to_string();
+    assert!(error.contains("no CA of REDIS_CA_FILE"), "{error}");
+    let app =
+        TestApp::on(server.redis, Options { redis_url: Some(url), redis_tls: Some(tls), ..Options::default() }).await;
+    charges(&app).await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn sentinels_have_a_password_of_their_own_and_the_primary_its_users() {
+    let sentinels = Sentinels::start("requirepass of-the-sentinels");
+    let server = Server::start("--port", &[]);
+    let mut admin = Admin::of(&server.redis).await;
+    let marker = marker().await;
+    admin.apply(SERVICE, &marker).await;
+    for port in &sentinels.ports {
+        let url = format!("redis://:of-the-sentinels@127.0.0.1:{port}");
+        let watch = ["SENTINEL", "MONITOR", "primary", "127.0.0.1", &server.port.to_string(), "2"];
+        let () = ask(&url, &watch).expect("it watches");
+    }
+    let hosts: Vec<String> = sentinels.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let url = format!("redis-sentinel://ipn-service:{ENCODED}@{}/primary", hosts.join(","));
+    let store = Store::connect(store_settings(url.clone(), TlsSettings::default()), account(&marker), Clock::system());
+    let error = store.expect("a store").account().await.expect_err("the Sentinels want a password");
+    assert_eq!(error.failure(), Some(Failure::Authentication), "{error}");
+    let url = format!("{url}?sentinel_password=of-the-sentinels");
+    let app = TestApp::on(server.redis, Options { redis_url: Some(url), ..Options::default() }).await;
+    charges(&app).await;
     app.finish().await;
 }
 

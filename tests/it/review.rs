@@ -257,15 +257,11 @@ async fn neither_a_notification_nor_a_score_in_the_schedule_ends_a_lease() {
     let step = step(&app);
     gate.reached().await;
     let schedule = app.store.keys().schedule();
-    let score = |app: &TestApp| {
-        let (redis, schedule, permission) = (app.redis.url(), schedule.clone(), permission.clone());
-        async move {
-            let client = redis::Client::open(redis).expect("a URL");
-            let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
-            let score: f64 =
-                redis::cmd("ZSCORE").arg(schedule).arg(permission).query_async(&mut connection).await.expect("ZSCORE");
-            score
-        }
+    let score = async |app: &TestApp| {
+        let mut ask = redis::cmd("ZSCORE");
+        ask.arg(&schedule).arg(&permission);
+        let score: f64 = ask.query_async(&mut app.connection().await).await.expect("ZSCORE");
+        score
     };
     let before = score(&app).await;
     let message = notification_of(&app, &permission);

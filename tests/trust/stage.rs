@@ -388,6 +388,7 @@ fn settings(form: Form, net: &Net, redis: &RedisServer) -> Settings {
         internal_api_token: "a-token-for-tests-only".to_owned().into(),
         store: StoreSettings {
             tls: TlsSettings::default(),
+            replicas: amazon_pay_ipn::store::Replicas::default(),
             url: redis.url().into(),
             key_prefix: "trust".to_owned(),
             dedupe_ttl: 16 * DAY,

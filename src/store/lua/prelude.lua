@@ -1,4 +1,5 @@
--- Put before every script. ARGV[1] of every script is the clock offset in milliseconds (0 outside demo and tests), KEYS[1] the marker.
+-- Put before every script. ARGV[1] of every script is the clock offset in milliseconds (0 outside demo and tests), followed by
+-- ' promise' if replicas are waited for after it; KEYS[1] is the marker.
 --
 -- Every script answers with an array whose first element names the outcome. Every script checks types and arguments first, then
 -- writes, so that an error in the middle cannot leave half a write that means something.
@@ -7,8 +8,9 @@ local function ms(number)
   return string.format('%.0f', number)
 end
 
+local offset, promise = string.match(ARGV[1], '^(%S+)(.*)$')
 local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + tonumber(ARGV[1])
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + tonumber(offset)
 
 -- The version of records that this version of the service knows (docs/adr/0016). src/store/record.rs has the same.
 local known_version = 1
@@ -22,7 +24,10 @@ local marker_version = redis.call('TYPE', KEYS[1]).ok == 'hash' and redis.call('
 if is_newer(marker_version) then return { 'newer', KEYS[1] } end
 
 -- Without its marker a server may have lost its data: nothing is written to it (docs/adr/0006).
+-- WAIT waits for what its connection wrote. A script that finds everything stored writes nothing; but what it found may be of another
+-- connection, and not with the replicas yet. So a promise always writes.
 local function has_marker()
+  if marker_version and promise ~= '' then redis.call('HINCRBY', KEYS[1], 'promises', 1) end
   return marker_version and true or false
 end
 

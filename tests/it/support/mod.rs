@@ -1,6 +1,8 @@
 //! The harness: one private Redis, one sandbox and one service per test, on a clock that the test moves. Nothing sleeps: tests step the
 //! reconciler by hand. [`TestApp::finish`] audits the run against the sandbox's own ledger and the public streams.
 
+pub mod servers;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -14,19 +16,20 @@ use amazon_pay_ipn::model::quota::{Limit, Limits};
 use amazon_pay_ipn::reconciler::{Reconciler, StepOutcome};
 use amazon_pay_ipn::recovery::policies::Policies;
 use amazon_pay_ipn::recovery::policy::Policy;
-use amazon_pay_ipn::sandbox::redis_server::RedisServer;
 use amazon_pay_ipn::sandbox::{
     DeliveryOrder, Ledger, NotificationType, ObjectType, Operation, PermissionSpec, Reading, Sandbox, SandboxSettings,
-    SignatureVersion,
+    SignatureVersion, SignedMessage,
 };
 use amazon_pay_ipn::sns::SnsSettings;
 use amazon_pay_ipn::store::account::{Init, Initialised};
-use amazon_pay_ipn::store::{Bounds, Store, StoreSettings, TlsSettings};
+use amazon_pay_ipn::store::{Bounds, Replicas, Store, StoreSettings, TlsSettings};
 use amazon_pay_ipn::telemetry;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use servers::Redis;
 
 pub const TOKEN: &str = "a-token-for-tests-only";
 pub const DAY: Duration = Duration::from_hours(24);
@@ -46,9 +49,10 @@ pub struct Options {
     pub timeout: Duration,
     pub init: Option<Init>,
     pub bounds: Bounds,
-    /// Another way to the private Redis than its socket as its default user.
+    /// Another way to Redis than that of its kind.
     pub redis_url: Option<String>,
-    pub redis_tls: TlsSettings,
+    pub redis_tls: Option<TlsSettings>,
+    pub replicas: Replicas,
     /// What the service allows itself. More than any story needs, unless the story is about it.
     pub quota: Limits,
     /// Other policies than the built-in one.
@@ -63,7 +67,8 @@ impl Default for Options {
             init: Some(Init::First),
             bounds: Bounds::default(),
             redis_url: None,
-            redis_tls: TlsSettings::default(),
+            redis_tls: None,
+            replicas: Replicas::default(),
             quota: PLENTY,
             policies: None,
         }
@@ -71,7 +76,7 @@ impl Default for Options {
 }
 
 pub struct TestApp {
-    pub redis: RedisServer,
+    pub redis: Redis,
     pub sandbox: Sandbox,
     pub clock: Clock,
     pub settings: Settings,
@@ -101,21 +106,29 @@ impl TestApp {
     }
 
     pub async fn with(options: Options) -> Self {
-        let redis = RedisServer::start().expect("a private Redis");
-        Self::on(redis, options).await
+        Self::on(Redis::start(), options).await
+    }
+
+    /// On a Redis that no other test is on, and that may be killed.
+    pub async fn on_an_own_server() -> Self {
+        Self::on(Redis::start_own(), Options::default()).await
     }
 
     /// On a Redis that may hold data already.
-    pub async fn on(redis: RedisServer, options: Options) -> Self {
+    pub async fn on(redis: impl Into<Redis>, options: Options) -> Self {
+        let redis = redis.into();
         let _ = rustls::crypto::ring::default_provider().install_default();
         if log_wanted() {
             telemetry::start_logging(telemetry::LogFormat::Text, "amazon_pay_ipn=debug");
         }
         let clock = Clock::movable();
-        let sandbox =
-            Sandbox::start(SandboxSettings { reading: options.reading, ..SandboxSettings::new(clock.clone()) })
-                .await
-                .expect("the sandbox");
+        let sandbox = Sandbox::start(SandboxSettings {
+            reading: options.reading,
+            merchant_id: redis.merchant.clone(),
+            ..SandboxSettings::new(clock.clone())
+        })
+        .await
+        .expect("the sandbox");
         let settings = settings(&redis, &sandbox, &options);
         let first = Store::connect(settings.store.clone(), settings.account.clone(), clock.clone()).expect("the store");
         if let Some(init) = options.init {
@@ -142,7 +155,7 @@ impl TestApp {
     /// Redis crashes and comes back on its data. The connections notice with their next command.
     pub async fn crash_redis(&mut self) {
         self.redis.kill();
-        self.redis.start_again().expect("Redis starts again");
+        self.redis.start_again();
         for _ in 0..10 {
             if self.store.account().await.is_ok() {
                 return;
@@ -213,6 +226,18 @@ impl TestApp {
         let ipn = self.sandbox.ipn(object, permission, NotificationType::StateChange);
         let message = self.sandbox.sign(&ipn, SignatureVersion::V1);
         assert_eq!(self.post_ipn(&message.body, &message.headers).await, 200);
+    }
+
+    /// A notification about a permission, signed; each call makes another.
+    pub fn notification(&self, permission: &str) -> SignedMessage {
+        let ipn =
+            self.sandbox.ipn((ObjectType::ChargePermission, permission), permission, NotificationType::StateChange);
+        self.sandbox.sign(&ipn, SignatureVersion::V1)
+    }
+
+    /// What `/ipn` answers to it.
+    pub async fn deliver(&self, message: &SignedMessage) -> u16 {
+        self.post_ipn(&message.body, &message.headers).await
     }
 
     pub async fn post_ipn(&self, body: &str, headers: &[(String, String)]) -> u16 {
@@ -324,15 +349,33 @@ impl TestApp {
         self.stream(&self.store.keys().quarantine()).await
     }
 
+    /// As who may do everything, on the server that holds the account.
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
-        let client = redis::Client::open(self.redis.url()).expect("a URL");
-        // Half a second, the default, is little where everything is read at once.
-        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(MINUTE));
-        client.get_multiplexed_async_connection_with_config(&patient).await.expect("a connection")
+        self.redis.admin(&self.store.keys().marker()).await
     }
 
+    /// Every key of the server; where other tests are on it too, every key of this account.
     pub async fn keys(&self) -> BTreeSet<String> {
-        redis::cmd("KEYS").arg("*").query_async(&mut self.connection().await).await.expect("KEYS")
+        let base = if self.redis.is_shared() { self.base() } else { String::new() };
+        let all: BTreeSet<String> =
+            redis::cmd("KEYS").arg("*").query_async(&mut self.connection().await).await.expect("KEYS");
+        all.into_iter().filter(|key| key.starts_with(&base)).collect()
+    }
+
+    fn base(&self) -> String {
+        self.store.keys().marker().trim_end_matches("marker").to_owned()
+    }
+
+    /// The server forgets everything, while it runs.
+    pub async fn lose_everything(&self) {
+        let mut connection = self.connection().await;
+        if self.redis.is_shared() {
+            for key in self.keys().await {
+                let () = redis::cmd("DEL").arg(key).query_async(&mut connection).await.expect("DEL");
+            }
+        } else {
+            let () = redis::cmd("FLUSHALL").query_async(&mut connection).await.expect("FLUSHALL");
+        }
     }
 
     /// Audits the run and stops the service: no double charge, no key outside the documented ones, one terminal event per intent (and
@@ -394,7 +437,7 @@ impl TestApp {
 
     async fn audit_keys(&self) {
         let keys = self.keys().await;
-        let base = self.store.keys().marker().trim_end_matches("marker").to_owned();
+        let base = self.base();
         let mut connection = self.connection().await;
         for key in keys {
             let name = key.strip_prefix(&base).unwrap_or_else(|| panic!("{key} is outside the key space"));
@@ -471,7 +514,7 @@ pub fn built_in_policy() -> Policies {
     Policy { confirmation_delay: X, ..Policy::for_region(Region::Na) }.into()
 }
 
-fn settings(redis: &RedisServer, sandbox: &Sandbox, options: &Options) -> Settings {
+fn settings(redis: &Redis, sandbox: &Sandbox, options: &Options) -> Settings {
     let account = Account {
         merchant: sandbox.merchant_id().parse().expect("a merchant id"),
         environment: Environment::Sandbox,
@@ -483,8 +526,9 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, options: &Options) -> Settin
         internal_listen_addr: loopback,
         internal_api_token: TOKEN.to_owned().into(),
         store: StoreSettings {
-            url: options.redis_url.clone().unwrap_or_else(|| redis.url()).into(),
-            tls: options.redis_tls.clone(),
+            url: options.redis_url.clone().unwrap_or_else(|| redis.url.clone()).into(),
+            tls: options.redis_tls.clone().unwrap_or_else(|| redis.tls.clone()),
+            replicas: options.replicas,
             key_prefix: "test".to_owned(),
             dedupe_ttl: 16 * DAY,
             journal_retention: 30 * DAY,

@@ -6,8 +6,9 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use amazon_pay_ipn::sandbox::Sandbox;
-use amazon_pay_ipn::sandbox::redis_server::RedisServer;
 use tempfile::TempDir;
+
+use crate::support::servers::Redis;
 
 pub const TOKEN: &str = "a-token-for-tests-only";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,7 +36,13 @@ pub struct Environment {
 }
 
 impl Environment {
-    pub fn of(redis: &RedisServer, sandbox: &Sandbox) -> Self {
+    pub fn of(redis: &Redis, sandbox: &Sandbox) -> Self {
+        let mut environment = Self::at(redis.url.clone(), sandbox);
+        environment.set("REDIS_CA_FILE", redis.ca_file.clone().unwrap_or_default());
+        environment
+    }
+
+    pub fn at(redis_url: String, sandbox: &Sandbox) -> Self {
         let folder = TempDir::new().expect("a folder");
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);
@@ -46,7 +53,7 @@ impl Environment {
             ("LISTEN_ADDR", "127.0.0.1:0".to_owned()),
             ("INTERNAL_LISTEN_ADDR", "127.0.0.1:0".to_owned()),
             ("INTERNAL_API_TOKEN_FILE", write("token", TOKEN)),
-            ("REDIS_URL", redis.url()),
+            ("REDIS_URL", redis_url),
             ("AMAZON_PAY_REGION", "na".to_owned()),
             ("AMAZON_PAY_PUBLIC_KEY_ID", sandbox.public_key_id().to_owned()),
             ("AMAZON_PAY_PRIVATE_KEY_FILE", write("key", sandbox.merchant_private_key_pem())),
