@@ -35,6 +35,11 @@ impl Brake {
         brake
     }
 
+    /// As many more polls from now on.
+    pub fn stop_after(&self, polls: u32) {
+        self.0.polls_left.store(polls, Ordering::SeqCst);
+    }
+
     /// Waits until the future stands still.
     pub async fn reached(&self) {
         if !self.0.stopped.load(Ordering::SeqCst) {

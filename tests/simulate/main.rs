@@ -2,7 +2,8 @@
 //! wrong that the protocol claims to survive. Docs: docs/RELIABILITY.md.
 //!
 //! Settings of a run, as environment variables: `SEEDS` (how many, 20), `FROM` (the first one, 1), `SEED` (one, with its log), `JOBS`
-//! (threads, 2), `INSTANCES` (1 to 3; drawn from the seed), `MINUTES` (stop after), `BEYOND=1` (faults beyond the assumptions).
+//! (threads, 2), `INSTANCES` (1 to 8; 1 to 3 drawn from the seed), `MINUTES` (stop after), `ENOUGH` (seeds with a violation after which it
+//! gives up, 5), `BEYOND=1` (faults beyond the assumptions).
 #![expect(clippy::print_stdout, reason = "this is a program with a report")]
 #![expect(unreachable_pub, reason = "pub says what a module offers to its neighbours, as in the other tests")]
 
@@ -25,9 +26,6 @@ use amazon_pay_ipn::clock::Stopwatch;
 use amazon_pay_ipn::telemetry;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-/// Seeds with a violation after which a run is given up.
-const ENOUGH: usize = 5;
-
 struct Arguments {
     from: u64,
     seeds: u64,
@@ -36,6 +34,7 @@ struct Arguments {
     instances: Option<usize>,
     minutes: Option<u64>,
     beyond: bool,
+    enough: usize,
 }
 
 #[expect(clippy::disallowed_methods, reason = "settings of a program of the tests, not of the service")]
@@ -53,6 +52,7 @@ impl Arguments {
             instances: set("INSTANCES").and_then(|count| usize::try_from(count).ok()).map(|count| count.clamp(1, 8)),
             minutes: set("MINUTES"),
             beyond: set("BEYOND").is_some_and(|value| value != 0),
+            enough: set("ENOUGH").and_then(|count| usize::try_from(count).ok()).unwrap_or(5),
         }
     }
 }
@@ -141,7 +141,7 @@ fn main() -> ExitCode {
                     if !finished.violations.is_empty() {
                         print_failure(seed, &finished);
                         report.failed.push((seed, finished.violations));
-                        enough.store(report.failed.len() >= ENOUGH, Ordering::SeqCst);
+                        enough.store(report.failed.len() >= arguments.enough, Ordering::SeqCst);
                     }
                     if count % 100 == 0 {
                         println!("{count} seeds, {} with violations, {:?}", report.failed.len(), stopwatch.elapsed());

@@ -59,7 +59,12 @@ impl World {
         if self.permissions.is_empty() || (self.permissions.len() < 3 && self.dice.percent(25)) {
             self.new_permission();
         }
-        let permission = self.dice.pick(&self.permissions).clone();
+        let nth = self.dice.below(self.permissions.len());
+        self.want_on(nth).await;
+    }
+
+    async fn want_on(&mut self, nth: usize) {
+        let permission = self.permissions[nth].clone();
         let id = format!("s{}-{}", self.profile.seed, self.wanted.len());
         let capture_now = self.dice.percent(70);
         let amount = self.dice.between(5, 30);
@@ -109,11 +114,20 @@ impl World {
 
     /// Something becomes due, so that a worker has something to stand at.
     pub async fn make_due(&mut self) {
+        if self.stopped && self.dice.percent(80) {
+            self.lift_stop().await;
+        }
         let Some(id) = self.any_charge() else { return self.want().await };
-        match self.dice.below(10) {
-            0..=3 => self.want().await,
-            4..=5 => self.post(&format!("/v1/charges/{id}/retry"), None).await,
-            6 => self.all_update_cards(),
+        match self.dice.below(12) {
+            0..=4 => {
+                if self.dice.percent(if self.permissions.len() < 4 { 70 } else { 25 }) {
+                    self.new_permission();
+                }
+                self.want_on(self.permissions.len() - 1).await;
+            }
+            10..=11 => self.want().await,
+            5..=6 => self.post(&format!("/v1/charges/{id}/retry"), None).await,
+            7 => self.all_update_cards(),
             _ => {
                 let answer = self.api(Method::GET, &format!("/v1/charges/{id}"), None).await;
                 let next = answer.body["nextAttemptAt"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
@@ -269,9 +283,12 @@ impl World {
         let mut open = Vec::new();
         for (id, submission) in self.deeds.submissions.clone() {
             let answer = self.api(Method::GET, &format!("/v1/charges/{id}"), None).await;
-            // What is held or paused waits for a person, and is not asked to be looked at.
-            let waits = answer.body["state"] == "held" || answer.body["paused"] == true;
-            if !is_ended(&answer.body) && !waits && !open.contains(&submission.permission) {
+            // A permission is looked at for what is parked and between two attempts; for what is pending or authorised its charge is.
+            // The first attempt has a look of its own; what is paused is looked at less, what is held not at all.
+            let state = answer.body["state"].as_str().unwrap_or_default();
+            let between = state == "scheduled" && answer.body["number"] != 0;
+            let waits = (between || state == "parked") && answer.body["paused"] != true;
+            if waits && !open.contains(&submission.permission) {
                 open.push(submission.permission);
             }
         }

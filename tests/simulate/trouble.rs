@@ -65,7 +65,7 @@ impl World {
             200 => {
                 self.deeds.accepted.insert(id, (letter.ipn.object_id.clone(), published));
             }
-            503 if !self.redis_is_up || from_the_future => {}
+            503 if !self.redis_is_up || from_the_future || self.profile.hints.is_some() => {}
             503 if self.instances[at].excused > 0 => self.instances[at].excused -= 1,
             403 if too_old => {}
             status => {

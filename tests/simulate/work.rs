@@ -135,6 +135,36 @@ impl World {
         }
     }
 
+    /// A worker has its look at the permission, and stands somewhere between that and the end of its send.
+    pub async fn stand_before_the_mark(&mut self, polls: u32) -> bool {
+        let (at, gate, brake) = (self.any(), Gate::new(), Brake::after(u32::MAX));
+        self.sandbox.inject(Operation::GetChargePermission, Fault::HoldAfter(gate.clone()));
+        let reconciler = self.instances[at].reconciler.clone();
+        let mut task = tokio::spawn(brake.hold(async move { reconciler.step().await }));
+        let early = tokio::select! {
+            result = &mut task => Some(result),
+            () = gate.reached() => None,
+        };
+        brake.stop_after(polls);
+        gate.release();
+        let ended = match early {
+            Some(result) => Some(result),
+            None => tokio::select! {
+                result = &mut task => Some(result),
+                () = brake.reached() => None,
+            },
+        };
+        if let Some(result) = ended {
+            self.outcome(at, result);
+            return false;
+        }
+        self.say(format!("  instance {at} has looked, and stands {polls} polls later"));
+        self.count("worker suspended between its look and its answer");
+        self.deeds.interrupted = true;
+        self.held.push(Held { task, stop: Stop::Brake(brake), instance: at });
+        true
+    }
+
     /// A worker that stands goes on to the end of its step.
     pub async fn let_go(&mut self, nth: usize) {
         let held = self.held.remove(nth);

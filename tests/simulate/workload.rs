@@ -24,6 +24,7 @@ enum Deed {
     HoldAtGate,
     HoldCreate,
     Suspend,
+    Critical,
     LetGo,
     KillWorker,
     Arrive,
@@ -47,7 +48,7 @@ enum Deed {
 }
 
 const DEEDS: &[(u32, Deed)] = &[
-    (12, Deed::Want),
+    (6, Deed::Want),
     (8, Deed::Ask),
     (7, Deed::Happen),
     (4, Deed::HappenToCharge),
@@ -55,14 +56,15 @@ const DEEDS: &[(u32, Deed)] = &[
     (6, Deed::Step),
     (4, Deed::Race),
     (7, Deed::HoldAtGate),
-    (8, Deed::HoldCreate),
-    (8, Deed::Suspend),
+    (5, Deed::HoldCreate),
+    (6, Deed::Suspend),
+    (45, Deed::Critical),
     (10, Deed::LetGo),
     (5, Deed::KillWorker),
     (6, Deed::Arrive),
     (6, Deed::PassSeconds),
     (8, Deed::PassLease),
-    (8, Deed::PassX),
+    (10, Deed::PassX),
     (7, Deed::PassHours),
     (7, Deed::PassDays),
     (12, Deed::Deliver),
@@ -91,8 +93,8 @@ pub async fn run(seed: u64, instances: Option<usize>, beyond: bool, metrics: &Pr
     for _ in 0..operations {
         let stopwatch = amazon_pay_ipn::clock::Stopwatch::start();
         world.one(metrics).await;
-        if stopwatch.elapsed() > Duration::from_millis(200) {
-            world.say(format!("SLOW {:?}", stopwatch.elapsed()));
+        if stopwatch.elapsed() > Duration::from_secs(1) {
+            world.say(format!("  that took {:?}", stopwatch.elapsed()));
         }
         world.collect();
         world.glance();
@@ -134,6 +136,7 @@ impl World {
                 self.say("suspend");
                 self.suspend(u32::try_from(polls).unwrap_or(1)).await;
             }
+            Deed::Critical => self.critical(metrics).await,
             Deed::LetGo => {
                 if !self.held.is_empty() {
                     let nth = self.dice.below(self.held.len());
@@ -196,6 +199,51 @@ impl World {
         }
         self.say(format!("hold a worker at {operation}"));
         self.hold_at_gate(operation, place).await;
+    }
+
+    /// A worker stands where it hurts, and the world goes on.
+    async fn critical(&mut self, metrics: &PrometheusHandle) {
+        self.make_due().await;
+        if self.dice.percent(40) {
+            self.make_due().await;
+        }
+        let stands = if self.dice.percent(60) {
+            let polls = self.dice.between(1, 14);
+            self.say("stop a worker before its mark");
+            self.stand_before_the_mark(u32::try_from(polls).unwrap_or(1)).await
+        } else {
+            let place = self.dice.weighted(&[(4, Place::Before), (2, Place::Inside), (4, Place::After)]);
+            self.say("hold a worker at its send");
+            self.hold_at_gate(Operation::CreateCharge, place).await
+        };
+        if !stands {
+            return;
+        }
+        for _ in 0..self.dice.weighted(&[(3, 1), (3, 2), (1, 3)]) {
+            match self.dice.below(12) {
+                0..=2 => self.ask().await,
+                3 if !self.stopped => self.throw_stop().await,
+                4..=5 => {
+                    self.happen();
+                    self.collect();
+                    self.deliver(usize::MAX, 1).await;
+                }
+                6 => self.fault(),
+                7 if self.dice.percent(30) => self.redis_crashes(metrics).await,
+                _ => {
+                    self.pass_some(175, 240).await;
+                    self.say("work");
+                    self.work().await;
+                }
+            }
+            self.glance();
+        }
+        let last = self.held.len().saturating_sub(1);
+        match self.dice.below(10) {
+            0..=5 if !self.held.is_empty() => self.let_go(last).await,
+            6..=7 if !self.held.is_empty() => self.kill_worker(last).await,
+            _ => {}
+        }
     }
 
     async fn deliver_some(&mut self) {

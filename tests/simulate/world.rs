@@ -44,6 +44,8 @@ pub struct Profile {
     pub max_attempts: u32,
     /// Tokens and tokens per second of each operation.
     pub quota: Option<(u32, f64)>,
+    /// Hints of one permission at most, where they are scarce.
+    pub hints: Option<usize>,
     /// How far Amazon lets a request's date be from now.
     pub tolerance: Duration,
     /// Time-out of a call to Amazon, in real time.
@@ -62,10 +64,11 @@ impl Profile {
             reading: *dice.pick(&[Reading::ReplayAll, Reading::ReEvaluate, Reading::ReEvaluate, Reading::StatusFirst]),
             max_attempts: dice.weighted(&[(5, 5), (2, 3), (1, 2)]),
             quota: if dice.percent(20) { Some(*dice.pick(&[(6, 0.5), (8, 1.0), (12, 2.0)])) } else { None },
+            hints: if dice.percent(12) { Some(2) } else { None },
             tolerance: Duration::from_mins(dice.weighted(&[(3, 5), (1, 15), (1, 20)])),
             timeout: Duration::from_secs(10),
             beyond,
-            operations: usize::try_from(dice.between(15, 60)).unwrap_or(30),
+            operations: usize::try_from(dice.between(10, 40)).unwrap_or(30),
         }
     }
 }
@@ -441,7 +444,10 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, profile: &Profile) -> Settin
             intent_retention: YEARS,
             confirmation_delay: X,
             lease: Duration::from_mins(3),
-            bounds: Bounds::default(),
+            bounds: match profile.hints {
+                Some(hints_per_permission) => Bounds { hints_per_permission, ..Bounds::default() },
+                None => Bounds::default(),
+            },
             quota: Limits::each(quota),
         },
         sns: SnsSettings {

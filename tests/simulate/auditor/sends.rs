@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use amazon_pay_ipn::sandbox::{Operation, RequestRecord};
+use amazon_pay_ipn::sandbox::{LedgerCharge, Operation, RequestRecord};
 
-use super::{Violations, events_of, read_tag};
+use super::{Violations, events_of, is_success, read_tag, tag_of};
 use crate::evidence::{Event, Evidence};
 
 /// Declines that count as attempts.
@@ -95,6 +95,19 @@ fn each_number_follows(evidence: &Evidence, found: &mut Violations) {
     }
 }
 
+/// Whether a worker had read, by then, a success of this number: it is known then, though its event comes with the commit.
+fn was_read(evidence: &Evidence, intent: &str, number: u64, ms: i64) -> bool {
+    let tagged = |charge: &&LedgerCharge| tag_of(charge) == Some((intent, number)) && is_success(charge);
+    let ids: BTreeSet<&str> =
+        evidence.ledger.charges.iter().filter(tagged).map(|charge| charge.charge_id.as_str()).collect();
+    evidence.ledger.requests.iter().any(|request| {
+        request.operation == Operation::GetCharge
+            && request.status == 200
+            && request.charge.as_deref().is_some_and(|id| ids.contains(id))
+            && request.received_at.as_millisecond() <= ms
+    })
+}
+
 /// Of one permission one number is in flight. Only after X does an unknown one let others pass.
 fn one_in_flight(evidence: &Evidence, found: &mut Violations) {
     // For each permission the number that is unknown: whose, which, and when it was first marked.
@@ -108,7 +121,7 @@ fn one_in_flight(evidence: &Evidence, found: &mut Violations) {
                     let others = open.iter().filter(|((of, other), _)| *of == subject && *other != intent);
                     for ((_, other), (number, marked)) in others {
                         let age = event.ms - marked;
-                        if age < evidence.rules.x_ms {
+                        if age < evidence.rules.x_ms && !was_read(evidence, other, *number, event.ms) {
                             let n = event.number();
                             found.push(format!(
                                 "{subject}: number {n} of {intent} went out while number {number} of {other} was unknown for {age} ms"
