@@ -18,7 +18,9 @@ mod workload;
 mod world;
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -104,11 +106,32 @@ fn print_failure(seed: u64, finished: &Finished) {
     }
 }
 
+/// Starts this program anew with two settings of the environment, unless it has them. Every client of the service reads the system's
+/// roots when it is built, which takes longer than the rest of a run, and nothing here speaks TLS. The data of Redis need not survive
+/// this machine, only Redis.
+fn with_a_quick_environment() {
+    const ROOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sns/certificate/amazon.pem");
+    if set("SIMULATION_STARTED").is_some() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut command = Command::new(program);
+    command.args(std::env::args_os().skip(1)).env("SIMULATION_STARTED", "1");
+    command.env("SSL_CERT_FILE", ROOTS).env("SSL_CERT_DIR", "/nonexistent");
+    let shared = Path::new("/dev/shm");
+    if shared.is_dir() {
+        command.env("TMPDIR", shared);
+    }
+    // Returns only if it fails; then it runs as it is.
+    let _ = command.exec();
+}
+
 fn main() -> ExitCode {
     // `cargo test -- --list` asks every test binary.
     if std::env::args().any(|argument| argument == "--list") {
         return ExitCode::SUCCESS;
     }
+    with_a_quick_environment();
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments = Arguments::read();
     let metrics = telemetry::start_metrics();
@@ -152,7 +175,12 @@ fn main() -> ExitCode {
     });
     let report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
     let seeds = done.load(Ordering::SeqCst);
-    println!("simulation: {seeds} seeds from {}, {} lines of log, {:?}", arguments.from, report.operations, stopwatch.elapsed());
+    println!(
+        "simulation: {seeds} seeds from {}, {} lines of log, {:?}",
+        arguments.from,
+        report.operations,
+        stopwatch.elapsed()
+    );
     for (kind, count) in &report.counts {
         println!("  {count:>8}  {kind}");
     }

@@ -98,8 +98,7 @@ impl World {
         // A first submission whose answer was lost may have been accepted: then this one is answered 200.
         if matches!(answer.status, 200 | 202) {
             self.wanted[nth].accepted = true;
-            let submission =
-                Submission { permission: wanted.permission, attempts_before: wanted.attempts_before };
+            let submission = Submission { permission: wanted.permission, attempts_before: wanted.attempts_before };
             self.deeds.submissions.entry(wanted.id).or_insert(submission);
         }
     }
@@ -141,7 +140,8 @@ impl World {
     }
 
     fn any_charge(&mut self) -> Option<String> {
-        let known: Vec<_> = self.wanted.iter().filter(|wanted| wanted.accepted).map(|wanted| wanted.id.clone()).collect();
+        let known: Vec<_> =
+            self.wanted.iter().filter(|wanted| wanted.accepted).map(|wanted| wanted.id.clone()).collect();
         if known.is_empty() { None } else { Some(self.dice.pick(&known).clone()) }
     }
 
@@ -168,7 +168,8 @@ impl World {
             15 => {
                 let cancel = self.dice.percent(50);
                 let body = json!({ "closureReason": "simulation", "cancelPendingCharges": cancel });
-                let answer = self.api(Method::POST, &format!("/v1/charge-permissions/{permission}/close"), Some(&body)).await;
+                let answer =
+                    self.api(Method::POST, &format!("/v1/charge-permissions/{permission}/close"), Some(&body)).await;
                 self.say(format!("close {permission}: {}", answer.status));
                 if answer.status == 202 {
                     let place = self.now_in_stream().await;
@@ -259,7 +260,8 @@ impl World {
     async fn resolve(&mut self, id: &str) {
         let charges = self.sandbox.ledger().charges;
         let own = charges.iter().filter(|charge| crate::auditor::tag_of(charge).is_some_and(|(of, _)| of == id));
-        let standing = own.filter(|charge| crate::auditor::is_success(charge)).map(|charge| charge.charge_id.clone()).last();
+        let standing =
+            own.filter(|charge| crate::auditor::is_success(charge)).map(|charge| charge.charge_id.clone()).last();
         let on_its_way = !self.held.is_empty() || !self.late.is_empty() || !self.inside.is_empty();
         let body = match standing {
             Some(charge) if self.dice.percent(70) => json!({ "as": "captured", "chargeId": charge }),
@@ -364,7 +366,8 @@ impl World {
         let id = charge.charge_id.as_str();
         let said = match charge.state {
             state if state.is_pending() => {
-                let decline = *self.dice.pick(&[None, None, Some(DeclineCode::HardDeclined), Some(DeclineCode::SoftDeclined)]);
+                let decline =
+                    *self.dice.pick(&[None, None, Some(DeclineCode::HardDeclined), Some(DeclineCode::SoftDeclined)]);
                 self.sandbox.decide(id, decline).map(|()| format!("is decided: {decline:?}"))
             }
             ChargeState::Authorized => match self.dice.below(3) {

@@ -98,7 +98,8 @@ impl World {
         ]);
         // Nobody else names this permission.
         let permission = format!("C01-9999999-{:07}", self.deeds.forged_objects.len());
-        let ipn = self.sandbox.ipn((ObjectType::ChargePermission, &permission), &permission, NotificationType::StateChange);
+        let ipn =
+            self.sandbox.ipn((ObjectType::ChargePermission, &permission), &permission, NotificationType::StateChange);
         let message = self.sandbox.forge(&ipn, forgery).expect("a forgery");
         self.deeds.forged_objects.insert(permission);
         let is_stranger = forgery == Forgery::ForeignMerchant;

@@ -16,7 +16,11 @@ const MAX_STEPS: usize = 400;
 const AMAZON_IS_SLOW: Duration = Duration::from_secs(25);
 
 impl World {
-    fn outcome(&mut self, at: usize, result: Result<Result<StepOutcome, StoreError>, JoinError>) -> Option<StepOutcome> {
+    fn outcome(
+        &mut self,
+        at: usize,
+        result: Result<Result<StepOutcome, StoreError>, JoinError>,
+    ) -> Option<StepOutcome> {
         match result {
             Ok(Ok(outcome)) => {
                 if outcome != StepOutcome::Idle {
@@ -272,7 +276,8 @@ impl World {
                     && request.at.as_millisecond() >= changed
             });
             if !seen {
-                self.violations.push(format!("{permission} changed, has open work, and was not looked at within 30 h of calm"));
+                self.violations
+                    .push(format!("{permission} changed, has open work, and was not looked at within 30 h of calm"));
             }
         }
         self.count("calm stretch");

@@ -373,7 +373,8 @@ impl World {
             instances: self.profile.instances,
         };
         let events = self.events().await;
-        let kept = |entries: Vec<(String, HashMap<String, String>)>| entries.into_iter().map(|(_, fields)| fields).collect();
+        let kept =
+            |entries: Vec<(String, HashMap<String, String>)>| entries.into_iter().map(|(_, fields)| fields).collect();
         let (journal, quarantine) = (kept(self.stream("journal").await), kept(self.stream("quarantine").await));
         let (mut charges, mut permissions, mut true_states) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for id in self.deeds.submissions.keys().cloned().collect::<Vec<_>>() {
@@ -392,8 +393,17 @@ impl World {
         }
         self.deeds.beyond = self.profile.beyond;
         let ledger = self.sandbox.ledger();
-        let evidence =
-            Evidence { rules, ledger, events, journal, quarantine, charges, permissions, true_states, deeds: &self.deeds };
+        let evidence = Evidence {
+            rules,
+            ledger,
+            events,
+            journal,
+            quarantine,
+            charges,
+            permissions,
+            true_states,
+            deeds: &self.deeds,
+        };
         let mut found = audit(&evidence);
         if at_the_end {
             found.append(&mut audit_end(&evidence));
@@ -428,8 +438,7 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, profile: &Profile) -> Settin
         Some((capacity, per_second)) => Limit { capacity, per_second },
         None => Limit { capacity: 1_000_000, per_second: 1000.0 },
     };
-    let policy =
-        Policy { confirmation_delay: X, max_attempts: profile.max_attempts, ..Policy::for_region(Region::Na) };
+    let policy = Policy { confirmation_delay: X, max_attempts: profile.max_attempts, ..Policy::for_region(Region::Na) };
     Settings {
         listen_addr: loopback,
         internal_listen_addr: loopback,

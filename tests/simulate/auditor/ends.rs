@@ -59,9 +59,8 @@ fn states_agree(evidence: &Evidence, found: &mut Violations) {
         let state = resource["state"].as_str().unwrap_or_default();
         let last = events_of(evidence, intent).filter_map(|event| match event.kind.strip_prefix("charge.")? {
             "scheduled" if event.is_capture() => None,
-            kind @ ("scheduled" | "parked" | "pending" | "authorized" | "held" | "captured" | "canceled" | "abandoned") => {
-                Some((kind, event.text("outcome")))
-            }
+            kind @ ("scheduled" | "parked" | "pending" | "authorized" | "held" | "captured" | "canceled"
+            | "abandoned") => Some((kind, event.text("outcome"))),
             _ => None,
         });
         let (told, outcome) = last.last().unwrap_or(("nothing", ""));
@@ -73,7 +72,10 @@ fn states_agree(evidence: &Evidence, found: &mut Violations) {
         }
     }
     for (permission, resource) in &evidence.permissions {
-        let told = evidence.events.iter().any(|event| event.kind == "charge_permission.closed" && event.subject == *permission);
+        let told = evidence
+            .events
+            .iter()
+            .any(|event| event.kind == "charge_permission.closed" && event.subject == *permission);
         if told != (resource["closed"].as_bool() == Some(true)) {
             found.push(format!("{permission}: told closed {told}, shown {}", resource["closed"]));
         }

@@ -13,6 +13,7 @@ const COUNTED: [&str; 4] = ["SoftDeclined", "HardDeclined", "TransactionTimedOut
 pub fn audit(evidence: &Evidence, found: &mut Violations) {
     each_send_is_marked(evidence, found);
     each_number_follows(evidence, found);
+    each_decline_is_sure(evidence, found);
     one_in_flight(evidence, found);
     nothing_while_forbidden(evidence, found);
     attempts_are_bounded(evidence, found);
@@ -95,6 +96,45 @@ fn each_number_follows(evidence: &Evidence, found: &mut Violations) {
     }
 }
 
+/// A decline is believed only if no older copy of the same request can still be accepted: the mark before its answer is the first of its
+/// number, or X after the one before. What is no decline (a status, a limit, a mistake) settles a first send only.
+fn each_decline_is_sure(evidence: &Evidence, found: &mut Violations) {
+    let mut marks: BTreeMap<(&str, u64), Vec<i64>> = BTreeMap::new();
+    let mut was_pending: BTreeSet<(&str, u64)> = BTreeSet::new();
+    for event in evidence.events.iter().filter(|event| !event.is_capture()) {
+        let key = (event.text("id"), event.number());
+        match event.kind.as_str() {
+            "charge.attempted" => marks.entry(key).or_default().push(event.ms),
+            "charge.pending" | "charge.authorized" => {
+                was_pending.insert(key);
+            }
+            "charge.declined" => {
+                let marks = marks.get(&key).map(Vec::as_slice).unwrap_or_default();
+                let (intent, number, reason) = (key.0, key.1, event.text("reasonCode"));
+                let since = marks.windows(2).last().map(|pair| pair[1] - pair[0]);
+                if since.is_some_and(|since| since < evidence.rules.x_ms) {
+                    found.push(format!(
+                        "{reason} of number {number} of {intent} was believed {since:?} ms after an older copy"
+                    ));
+                }
+                let is_decline = COUNTED.contains(&reason) || reason == "AmazonRejected";
+                if marks.len() > 1 && !is_decline {
+                    found.push(format!(
+                        "{reason} settled number {number} of {intent}, which was sent {} times",
+                        marks.len()
+                    ));
+                }
+                if marks.len() == 1 && reason == "ProcessingFailure" && !was_pending.contains(&key) {
+                    found.push(format!(
+                        "ProcessingFailure of number {number} of {intent} was believed at its first send"
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Whether a worker had read, by then, a success of this number: it is known then, though its event comes with the commit.
 fn was_read(evidence: &Evidence, intent: &str, number: u64, ms: i64) -> bool {
     let tagged = |charge: &&LedgerCharge| tag_of(charge) == Some((intent, number)) && is_success(charge);
@@ -158,7 +198,8 @@ fn nothing_while_forbidden(evidence: &Evidence, found: &mut Violations) {
         if deeds.stops.iter().any(|stop| stop.holds(place)) {
             found.push(format!("{what} was marked while the stop switch was on"));
         }
-        let paused = |(of, span): &(String, crate::evidence::Span)| (of == intent || of == permission) && span.holds(place);
+        let paused =
+            |(of, span): &(String, crate::evidence::Span)| (of == intent || of == permission) && span.holds(place);
         if deeds.pauses.iter().any(paused) {
             found.push(format!("{what} was marked while it was paused"));
         }
@@ -190,7 +231,9 @@ fn attempts_are_bounded(evidence: &Evidence, found: &mut Violations) {
         let before = evidence.deeds.submissions.get(intent).map_or(0, |submission| submission.attempts_before);
         if count + before > evidence.rules.max_attempts {
             let most = evidence.rules.max_attempts;
-            found.push(format!("{intent} was declined {count} times after {before} attempts: at most {most} are allowed"));
+            found.push(format!(
+                "{intent} was declined {count} times after {before} attempts: at most {most} are allowed"
+            ));
         }
     }
 }
