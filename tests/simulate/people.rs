@@ -261,7 +261,7 @@ impl World {
         let charges = self.sandbox.ledger().charges;
         let own = charges.iter().filter(|charge| crate::auditor::tag_of(charge).is_some_and(|(of, _)| of == id));
         let standing =
-            own.filter(|charge| crate::auditor::is_success(charge)).map(|charge| charge.charge_id.clone()).last();
+            own.filter(|charge| crate::auditor::is_success(charge)).map(|charge| charge.charge_id.clone()).next_back();
         let on_its_way = !self.held.is_empty() || !self.late.is_empty() || !self.inside.is_empty();
         let body = match standing {
             Some(charge) if self.dice.percent(70) => json!({ "as": "captured", "chargeId": charge }),
@@ -370,20 +370,20 @@ impl World {
                     *self.dice.pick(&[None, None, Some(DeclineCode::HardDeclined), Some(DeclineCode::SoftDeclined)]);
                 self.sandbox.decide(id, decline).map(|()| format!("is decided: {decline:?}"))
             }
-            ChargeState::Authorized => match self.dice.below(3) {
-                0 => self
+            ChargeState::Authorized => match self.dice.percent(50) {
+                true => self
                     .sandbox
                     .set_charge(id, ChargeState::Canceled, Some("BuyerCanceled"))
                     .map(|()| "the buyer cancels".to_owned()),
-                _ => {
+                false => {
                     let outcome = *self.dice.pick(&[DeclineCode::SoftDeclined, DeclineCode::ProcessingFailure]);
                     let script = self.sandbox.script_capture(&charge.permission, Outcome::Decline(outcome));
                     script.map(|()| format!("its capture will be {outcome:?}"))
                 }
             },
-            ChargeState::Captured => match self.dice.below(2) {
-                0 => self.sandbox.refund(id, Decimal::ONE).map(|refund| format!("refund {refund}")),
-                _ => {
+            ChargeState::Captured => match self.dice.percent(50) {
+                true => self.sandbox.refund(id, Decimal::ONE).map(|refund| format!("refund {refund}")),
+                false => {
                     let spec = DisputeSpec::chargeback("Fraudulent");
                     self.sandbox.open_dispute(id, spec).map(|dispute| format!("dispute {dispute}"))
                 }

@@ -257,4 +257,4 @@ impl World {
 }
 
 /// Long enough for a run that hangs to be seen as one.
-pub const PATIENCE: Duration = Duration::from_secs(600);
+pub const PATIENCE: Duration = Duration::from_mins(10);
