@@ -370,24 +370,25 @@ impl World {
                     *self.dice.pick(&[None, None, Some(DeclineCode::HardDeclined), Some(DeclineCode::SoftDeclined)]);
                 self.sandbox.decide(id, decline).map(|()| format!("is decided: {decline:?}"))
             }
-            ChargeState::Authorized => match self.dice.percent(50) {
-                true => self
-                    .sandbox
-                    .set_charge(id, ChargeState::Canceled, Some("BuyerCanceled"))
-                    .map(|()| "the buyer cancels".to_owned()),
-                false => {
+            ChargeState::Authorized => {
+                if self.dice.percent(50) {
+                    self.sandbox
+                        .set_charge(id, ChargeState::Canceled, Some("BuyerCanceled"))
+                        .map(|()| "the buyer cancels".to_owned())
+                } else {
                     let outcome = *self.dice.pick(&[DeclineCode::SoftDeclined, DeclineCode::ProcessingFailure]);
                     let script = self.sandbox.script_capture(&charge.permission, Outcome::Decline(outcome));
                     script.map(|()| format!("its capture will be {outcome:?}"))
                 }
-            },
-            ChargeState::Captured => match self.dice.percent(50) {
-                true => self.sandbox.refund(id, Decimal::ONE).map(|refund| format!("refund {refund}")),
-                false => {
+            }
+            ChargeState::Captured => {
+                if self.dice.percent(50) {
+                    self.sandbox.refund(id, Decimal::ONE).map(|refund| format!("refund {refund}"))
+                } else {
                     let spec = DisputeSpec::chargeback("Fraudulent");
                     self.sandbox.open_dispute(id, spec).map(|dispute| format!("dispute {dispute}"))
                 }
-            },
+            }
             _ => return,
         };
         let said = said.unwrap_or_else(|error| error.to_string());
