@@ -49,6 +49,13 @@ struct Call {
     id: String,
 }
 
+/// When a request left its client.
+#[derive(Debug, Clone, Copy)]
+struct Came {
+    order: u64,
+    at: Timestamp,
+}
+
 enum Route {
     Call(Call),
     Certificate,
@@ -117,9 +124,9 @@ impl App {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn handle(&self, raw: RawRequest, scissors: &Scissors) -> Response {
+    async fn handle(self: &Arc<Self>, raw: RawRequest, scissors: &Scissors) -> Response {
         match route(&raw) {
-            Route::Call(call) => self.call(&call, &raw, scissors).await,
+            Route::Call(call) => self.call(call, raw, scissors).await,
             Route::Certificate => self.certificate(&raw.path),
             Route::SnsApi => self.confirm_subscription(&raw),
             Route::WrongMethod => {
@@ -129,16 +136,19 @@ impl App {
         }
     }
 
-    async fn call(&self, call: &Call, raw: &RawRequest, scissors: &Scissors) -> Response {
-        let fault = self.books().faults.pop(call.operation);
-        let gate = match &fault {
-            Some(Fault::HoldBefore(gate) | Fault::HoldInside(gate) | Fault::HoldAfter(gate)) => Some(gate.clone()),
-            _ => None,
+    async fn call(self: &Arc<Self>, call: Call, raw: RawRequest, scissors: &Scissors) -> Response {
+        let (fault, came) = {
+            let mut books = self.books();
+            books.received += 1;
+            (books.faults.pop(call.operation), Came { order: books.received, at: self.clock.now() })
         };
-        let answer = self.process(call, raw, fault).await;
-        if let Some(gate) = &gate {
-            gate.finish();
-        }
+        let answer = if let Some(Fault::Late(gate)) = fault {
+            let shared = Arc::clone(self);
+            self.tasks.spawn(async move { shared.process(&call, &raw, came, Some(Fault::HoldBefore(gate))).await });
+            None
+        } else {
+            self.process(&call, &raw, came, fault).await
+        };
         if let Some(answer) = answer {
             self.respond(&answer)
         } else {
@@ -147,13 +157,26 @@ impl App {
         }
     }
 
-    /// Takes one request through its fault; `None` if the connection is to be closed without an answer.
-    async fn process(&self, call: &Call, raw: &RawRequest, fault: Option<Fault>) -> Option<Answer> {
+    /// Takes one request through its fault, and tells the gate that it came through.
+    async fn process(&self, call: &Call, raw: &RawRequest, came: Came, fault: Option<Fault>) -> Option<Answer> {
+        let gate = match &fault {
+            Some(Fault::HoldBefore(gate) | Fault::HoldInside(gate) | Fault::HoldAfter(gate)) => Some(gate.clone()),
+            _ => None,
+        };
+        let answer = self.answer_to(call, raw, came, fault).await;
+        if let Some(gate) = &gate {
+            gate.finish();
+        }
+        answer
+    }
+
+    /// `None` if the connection is to be closed without an answer.
+    async fn answer_to(&self, call: &Call, raw: &RawRequest, came: Came, fault: Option<Fault>) -> Option<Answer> {
         match &fault {
             Some(Fault::Delay(time)) => self.unless_stopped(tokio::time::sleep(*time)).await?,
             Some(Fault::HoldBefore(gate)) => self.unless_stopped(gate.hold()).await?,
             Some(Fault::DropBefore) => {
-                let record = new_record(call, raw, self.clock.now(), false);
+                let record = new_record(call, raw, came, self.clock.now(), false);
                 self.note(&mut self.books(), record);
                 return None;
             }
@@ -161,14 +184,14 @@ impl App {
         }
         if let Some(refusal) = self.signature_refusal(raw) {
             let answer = Answer::from(refusal);
-            let record = filled(new_record(call, raw, self.clock.now(), false), &answer);
+            let record = filled(new_record(call, raw, came, self.clock.now(), false), &answer);
             self.note(&mut self.books(), record);
             return Some(answer);
         }
         if let Some(Fault::HoldInside(gate)) = &fault {
             self.unless_stopped(gate.hold()).await?;
         }
-        let mut answer = self.commit(call, raw, fault.as_ref());
+        let mut answer = self.commit(call, raw, came, fault.as_ref());
         match fault {
             Some(Fault::DropAfter) => return None,
             Some(Fault::HoldAfter(gate)) => self.unless_stopped(gate.hold()).await?,
@@ -186,7 +209,7 @@ impl App {
     }
 
     /// Evaluates and records under one lock, so that the ledger tells the order of the evaluations.
-    fn commit(&self, call: &Call, raw: &RawRequest, fault: Option<&Fault>) -> Answer {
+    fn commit(&self, call: &Call, raw: &RawRequest, came: Came, fault: Option<&Fault>) -> Answer {
         let now = self.clock.now();
         let mut books = self.books();
         let throttled = books.throttling.refusal(call.operation, now);
@@ -202,7 +225,7 @@ impl App {
                 answer
             }
         };
-        let record = filled(new_record(call, raw, now, true), &answer);
+        let record = filled(new_record(call, raw, came, now, true), &answer);
         self.note(&mut books, record);
         answer
     }
@@ -337,7 +360,7 @@ fn idempotency_key(raw: &RawRequest) -> Result<&str, Refusal> {
     Ok(key)
 }
 
-fn new_record(call: &Call, raw: &RawRequest, at: Timestamp, signature_ok: bool) -> RequestRecord {
+fn new_record(call: &Call, raw: &RawRequest, came: Came, at: Timestamp, signature_ok: bool) -> RequestRecord {
     let in_path = || Some(call.id.clone());
     let in_body = |name: &str| {
         let body: serde_json::Value = serde_json::from_slice(&raw.body).unwrap_or_default();
@@ -350,13 +373,20 @@ fn new_record(call: &Call, raw: &RawRequest, at: Timestamp, signature_ok: bool) 
         Operation::GetCharge | Operation::CaptureCharge | Operation::CancelCharge => (None, in_path(), None),
         Operation::GetRefund | Operation::GetDispute => (None, None, in_path()),
     };
+    let custom_information = (call.operation == Operation::CreateCharge).then(|| {
+        let body: serde_json::Value = serde_json::from_slice(&raw.body).unwrap_or_default();
+        body["merchantMetadata"]["customInformation"].as_str().map(str::to_owned)
+    });
     RequestRecord {
         at,
+        received: came.order,
+        received_at: came.at,
         operation: call.operation,
         permission,
         charge,
         object,
         idempotency_key: raw.header(IDEMPOTENCY_KEY).map(str::to_owned),
+        custom_information: custom_information.flatten(),
         status: 0,
         reason_code: None,
         state: None,

@@ -85,6 +85,8 @@ pub enum Fault {
     /// The request has left the client but arrives only when the gate is released: its signature is checked and it is
     /// evaluated then, even if the client has gone. This is the delayed copy of a request.
     HoldBefore(Gate),
+    /// Cuts the connection at once, and goes on like [`Fault::HoldBefore`]: the client has given up, its request is still on its way.
+    Late(Gate),
     /// Arrives and passes the signature check, is evaluated only when the gate is released, even if the client has gone:
     /// slow processing inside Amazon.
     HoldInside(Gate),

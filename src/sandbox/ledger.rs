@@ -116,6 +116,8 @@ pub(super) struct Books {
     /// How often an operation was answered with a status.
     pub(super) answers: HashMap<(Operation, u16), u64>,
     pub(super) confirmed_tokens: Vec<String>,
+    /// Requests that have reached the sandbox, evaluated or not.
+    pub(super) received: u64,
     /// By time, then by order of entry.
     pub(super) agenda: BTreeMap<(Timestamp, u64), Due>,
     pub(super) agenda_count: u64,
@@ -127,7 +129,7 @@ pub(super) struct Books {
 }
 
 impl Books {
-    pub(super) fn new(merchant_id: String, reading: Reading, region_digit: char) -> Self {
+    pub(super) fn new(merchant_id: String, reading: Reading, region_digit: char, session: Option<u32>) -> Self {
         Self {
             merchant_id,
             reading,
@@ -145,12 +147,13 @@ impl Books {
             throttling: Throttling::default(),
             answers: HashMap::new(),
             confirmed_tokens: Vec::new(),
+            received: 0,
             agenda: BTreeMap::new(),
             agenda_count: 0,
             settle_after: None,
             region_digit,
             // Two sandboxes that meet in one Redis must not give out the same ids.
-            session: OsRng.next_u32() % 10_000_000,
+            session: session.unwrap_or_else(|| OsRng.next_u32()) % 10_000_000,
             permission_count: 0,
         }
     }
@@ -278,6 +281,10 @@ impl From<&Charge> for LedgerCharge {
 pub struct RequestRecord {
     /// The sandbox's time.
     pub at: Timestamp,
+    /// Its place in the order in which requests left their clients; a request that was held is evaluated after later ones.
+    pub received: u64,
+    /// When it left its client.
+    pub received_at: Timestamp,
     /// What was asked for.
     pub operation: Operation,
     /// The charge permission that the request named, in its path or body, or that the refund or dispute belongs to.
@@ -288,6 +295,8 @@ pub struct RequestRecord {
     pub object: Option<String>,
     /// The idempotency key it carried.
     pub idempotency_key: Option<String>,
+    /// `merchantMetadata.customInformation` of a Create Charge.
+    pub custom_information: Option<String>,
     /// The status of the evaluation: what a client would see without faults that strike afterwards; 0 if the connection was
     /// closed before.
     pub status: u16,

@@ -161,7 +161,7 @@ impl Sandbox {
             Region::Eu => '2',
             Region::Jp => '3',
         };
-        let mut books = Books::new(settings.merchant_id.clone(), settings.reading, region_digit);
+        let mut books = Books::new(settings.merchant_id.clone(), settings.reading, region_digit, settings.session);
         books.throttling = Throttling::new(settings.throttle);
         books.settle_after = settings.settle_after;
         let stop = CancellationToken::new();
@@ -427,6 +427,12 @@ impl Sandbox {
     #[must_use]
     pub fn answers(&self, operation: Operation, status: u16) -> u64 {
         self.books(|books| books.answers.get(&(operation, status)).copied().unwrap_or_default())
+    }
+
+    /// The state of a charge permission.
+    #[must_use]
+    pub fn permission_state(&self, id: &str) -> Option<PermissionState> {
+        self.books(|books| books.permissions.get(id).map(|permission| permission.state))
     }
 
     /// The charges of one permission, oldest first, without looking at any other.

@@ -47,6 +47,8 @@ pub struct SandboxSettings {
     pub base_url: Option<String>,
     /// Keeps the keys in this folder, for the next start; `None`: keys that live as long as the process.
     pub keys_folder: Option<PathBuf>,
+    /// The middle part of the ids of its permissions; `None`: a random one, so that two sandboxes never give out the same ids.
+    pub session: Option<u32>,
     /// Serves `/sandbox-control/`, to callers on this host only. The file is the one that moves [`SandboxSettings::clock`].
     pub control: Option<PathBuf>,
 }
@@ -67,6 +69,7 @@ impl SandboxSettings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             base_url: None,
             keys_folder: None,
+            session: None,
             control: None,
         }
     }

@@ -406,6 +406,33 @@ async fn a_held_request_is_evaluated_after_its_client_has_gone() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_given_up_at_once_arrives_after_later_ones() {
+    let (sandbox, clock, client, permission) = start().await;
+    let gate = Gate::new();
+    sandbox.inject(Operation::CreateCharge, Fault::Late(gate.clone()));
+    assert!(client.try_charge(&permission, "key-1", "14.00").await.is_err(), "the connection was cut");
+    gate.reached().await;
+    assert_eq!(client.charge(&permission, "key-2", "15.00").await.status, 201);
+    clock.advance(Duration::from_mins(4));
+    gate.release();
+    gate.done().await;
+    let ledger = sandbox.ledger();
+    let keys: Vec<_> = ledger.charges.iter().map(|charge| charge.idempotency_key.as_str()).collect();
+    assert_eq!(keys, ["key-2", "key-1"], "evaluated in the order of arrival");
+    let sent: Vec<_> = ledger.requests_of(Operation::CreateCharge).iter().map(|request| request.received).collect();
+    assert_eq!(sent, [2, 1], "noted is the order in which they left the client");
+}
+
+#[tokio::test]
+async fn a_sandbox_with_a_session_gives_out_the_same_ids_each_time() {
+    let ids = async || {
+        let settings = SandboxSettings { session: Some(42), ..SandboxSettings::new(Clock::movable()) };
+        Sandbox::start(settings).await.unwrap().create_permission(PermissionSpec::recurring("USD"))
+    };
+    assert_eq!((ids().await, ids().await), ("C01-0000042-0000001".to_owned(), "C01-0000042-0000001".to_owned()));
+}
+
+#[tokio::test]
 async fn a_delayed_copy_that_comes_too_late_is_refused_for_its_date() {
     let (sandbox, clock, client, permission) = start().await;
     let gate = Gate::new();

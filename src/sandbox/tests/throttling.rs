@@ -53,7 +53,7 @@ async fn a_stranger_without_a_signature_uses_up_nobodys_quota() {
 fn a_request_costs_the_same_among_a_hundred_thousand_permissions_as_among_a_thousand() {
     let now = Clock::system().now();
     let took = |permissions: u32| {
-        let mut books = Books::new("A1".to_owned(), Reading::ReplayAll, '1');
+        let mut books = Books::new("A1".to_owned(), Reading::ReplayAll, '1', None);
         let spec = PermissionSpec::recurring("USD").with_monthly_limit(Decimal::from(100));
         let ids: Vec<String> = (0..permissions).map(|_| books.create_permission(spec.clone(), now)).collect();
         let stopwatch = Stopwatch::start();
