@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use amazon_pay_ipn::sandbox::{LedgerCharge, Operation, RequestRecord};
 
-use super::{Violations, events_of, is_success, read_tag, tag_of};
+use super::{Violations, events_of, read_tag, tag_of};
 use crate::evidence::{Event, Evidence};
 
 /// Declines that count as attempts.
@@ -137,7 +137,7 @@ fn each_decline_is_sure(evidence: &Evidence, found: &mut Violations) {
 
 /// Whether a worker had read, by then, a success of this number: it is known then, though its event comes with the commit.
 fn was_read(evidence: &Evidence, intent: &str, number: u64, ms: i64) -> bool {
-    let tagged = |charge: &&LedgerCharge| tag_of(charge) == Some((intent, number)) && is_success(charge);
+    let tagged = |charge: &&LedgerCharge| tag_of(charge) == Some((intent, number));
     let ids: BTreeSet<&str> =
         evidence.ledger.charges.iter().filter(tagged).map(|charge| charge.charge_id.as_str()).collect();
     evidence.ledger.requests.iter().any(|request| {
@@ -145,6 +145,8 @@ fn was_read(evidence: &Evidence, intent: &str, number: u64, ms: i64) -> bool {
             && request.status == 200
             && request.charge.as_deref().is_some_and(|id| ids.contains(id))
             && request.received_at.as_millisecond() <= ms
+            // As it was then: an authorisation may have been canceled since.
+            && ["Captured", "Authorized", "CaptureInitiated"].contains(&request.state.as_deref().unwrap_or_default())
     })
 }
 
