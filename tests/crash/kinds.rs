@@ -127,6 +127,7 @@ impl Kind {
         world
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of work, to be read from top to bottom")]
     async fn drive(self, w: &mut World) {
         match self {
             Self::Captured => {

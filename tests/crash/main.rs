@@ -4,6 +4,7 @@
 //! CI runs each point in some kinds; `make crash-points` runs all of them. `CRASH_POINT=mark-after`, `CRASH_KIND="soft decline"` and
 //! `CRASH_HOW=frozen` narrow `make crash-points` down; `CRASH_PROGRAM` names another program than the one just built.
 
+#![cfg(feature = "sandbox")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod audit;

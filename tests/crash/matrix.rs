@@ -1,5 +1,7 @@
 //! Which points are struck in which kinds, and what came of it.
 
+#![expect(clippy::print_stdout, reason = "a matrix that prints what it did")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -132,8 +134,8 @@ impl Matrix {
         for (column, kind) in self.baselines.keys().enumerate() {
             println!("{:>4} {}", column + 1, kind.name());
         }
-        let columns: String = (1..=self.baselines.len()).map(|column| format!("{column:>3}")).collect();
-        println!("{:<24}{columns}", "");
+        let columns: Vec<String> = (1..=self.baselines.len()).map(|column| format!("{column:>3}")).collect();
+        println!("{:<24}{}", "", columns.concat());
         for point in CrashPoint::ALL {
             print!("{:<24}", point.as_str());
             for (kind, unharmed) in &self.baselines {

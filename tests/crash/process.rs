@@ -116,7 +116,7 @@ impl Served {
     pub fn last_words(&self) -> String {
         self.log(|lines| {
             let from = lines.len().saturating_sub(12);
-            lines[from..].iter().map(|line| format!("    {line}\n")).collect()
+            lines[from..].iter().map(|line| format!("    {line}\n")).collect::<Vec<_>>().concat()
         })
     }
 }

@@ -3,6 +3,7 @@
 //! answered 200, callers repeat what was not answered, and a supervisor starts the process anew.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ const LEASE_IS_OVER: Duration = Duration::from_secs(181);
 /// Between two looks at the service, real time.
 const PAUSE: Duration = Duration::from_millis(30);
 /// How long nothing may happen, real time; generous, because other things run on the machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// How long a process that was frozen may take to finish its step before the audit goes on without it.
 const THAWS_WITHIN: Duration = Duration::from_secs(2);
 /// Moves of the clock after which a kind of work never settles.
@@ -248,10 +249,9 @@ impl World {
     /// Starts another process, which is asked from now on; the one before is kept.
     pub async fn start_another(&mut self) {
         let crash_at = match self.strike {
-            None => "trace".to_owned(),
             Some(strike) if !self.struck => strike.crash_at(),
             // It says what it does, for whoever waits for it.
-            Some(_) => "trace".to_owned(),
+            _ => "trace".to_owned(),
         };
         let served = Served::start(&self.variables, &crash_at).await;
         self.others.push(std::mem::replace(&mut self.served, served));
@@ -408,7 +408,7 @@ impl World {
             };
             match answered {
                 // 503: it may pass, so everybody asks again.
-                Some(Ok((status, _))) if status == 503 => {}
+                Some(Ok((503, _))) => {}
                 Some(Ok((status, text))) => {
                     return (status, serde_json::from_str(&text).unwrap_or(Value::String(text)), repeated);
                 }
@@ -548,10 +548,10 @@ impl World {
             let mut told = String::new();
             for permission in self.permissions.clone() {
                 let (_, shown) = self.get(&format!("/v1/charge-permissions/{permission}")).await;
-                told += &format!("  {} {shown}\n", self.sandbox.now());
+                let _ = writeln!(told, "  {} {shown}", self.sandbox.now());
             }
             for served in std::iter::once(&self.served).chain(&self.others) {
-                told += &format!("  a process said last:\n{}", served.last_words());
+                let _ = write!(told, "  a process said last:\n{}", served.last_words());
             }
             panic!("waited in vain for {}\n{told}", patience.what);
         }

@@ -58,7 +58,7 @@ impl World {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redis = RedisServer::start_with(redis).expect("a private Redis");
         let sandbox = Sandbox::start(sandbox).await.expect("the sandbox");
-        let mut environment = Environment::of(&redis, &sandbox);
+        let mut environment = Environment::at(redis.url(), &sandbox);
         environment.set("SNS_CERTIFICATE_BASE_URL", sandbox.certificate_base_url().to_owned());
         let output = run(&mut environment.program(&["init", "--first"]));
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));

@@ -24,7 +24,7 @@ use amazon_pay_ipn::store::permissions::CloseRequested;
 use amazon_pay_ipn::store::reconciliations::{
     Claim, Claimed, Commit, Committed, HintChange, Marked as RealMarked, Renewed, Send,
 };
-use amazon_pay_ipn::store::{Bounds, Store, StoreSettings, TlsSettings};
+use amazon_pay_ipn::store::{Bounds, Replicas, Store, StoreSettings, TlsSettings};
 use jiff::Timestamp;
 
 use super::redis::{self as scripts, Declared, MarkFacts, Marked, Wanted, after_a_crash};
@@ -161,6 +161,7 @@ impl Twins {
             lease: LEASE,
             bounds: Bounds::default(),
             quota: Limits::each(Limit { capacity: 1_000_000, per_second: 1000.0 }),
+            replicas: Replicas::default(),
         };
         let store = Store::connect(settings, account, clock.clone()).unwrap();
         let recovering = walk % 4 == 3;

@@ -17,7 +17,7 @@ use amazon_pay_ipn::sandbox::redis_server::RedisServer;
 use amazon_pay_ipn::sandbox::{Gate, Ipn, Reading, Sandbox, SandboxSettings, SignedMessage};
 use amazon_pay_ipn::sns::SnsSettings;
 use amazon_pay_ipn::store::account::{Init, Initialised};
-use amazon_pay_ipn::store::{Bounds, Store, StoreSettings, TlsSettings};
+use amazon_pay_ipn::store::{Bounds, Replicas, Store, StoreSettings, TlsSettings};
 use metrics_exporter_prometheus::PrometheusHandle;
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
@@ -458,7 +458,9 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, profile: &Profile) -> Settin
                 None => Bounds::default(),
             },
             quota: Limits::each(quota),
+            replicas: Replicas::default(),
         },
+        accept_unsafe_durability: false,
         sns: SnsSettings {
             certificate_base_url: Some(sandbox.certificate_base_url().to_owned()),
             certificate_name: Some(sandbox.certificate_name().to_owned()),
