@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint ci release bench backlog interop fuzz
+.PHONY: help setup demo test lint ci release bench backlog model crash-points simulate planted test-redis-matrix interop fuzz
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install redis-server where it is missing
 	@scripts/install-redis
@@ -43,6 +43,26 @@ bench: ## Benchmarks
 BACKLOG ?= 5000
 backlog: setup ## A month's end of BACKLOG (5000) charges, drained by two instances without a 429
 	BACKLOG="$(BACKLOG)" cargo test --locked --test it -- --ignored --nocapture a_months_end
+
+# Not in `make ci`: larger bounds, three workers. `make test` explores the smaller ones.
+model: setup ## The model of the protocol, within larger bounds
+	cargo test --release --locked --test model -- --include-ignored --nocapture --test-threads 2
+
+# Not in `make ci`: `make test` strikes each point in some kinds.
+crash-points: setup ## The process struck at every named point, in every kind of work
+	cargo test --locked --test crash -- --ignored --nocapture
+
+SEEDS ?= 1000
+simulate: setup ## Seeded simulation, SEEDS (1000) runs
+	SEEDS="$(SEEDS)" cargo test --locked --profile simulate --test simulate
+
+# Not in `make ci`: each of them is a build of its own.
+planted: setup ## Does the simulation catch bugs that were planted by hand?
+	@scripts/planted-bugs
+
+# Not in `make ci`: six runs of all integration tests.
+test-redis-matrix: setup ## The integration stories on every kind of Redis
+	@scripts/redis-matrix
 
 # Not in `make ci`: it installs LocalStack from PyPI (about 370 MB, into target/).
 interop: setup ## The service against an SNS that is not ours (LocalStack, from PyPI)

@@ -12,7 +12,7 @@
 //! Around it: [`model`] is the vocabulary, [`config`] every setting, [`app`] puts the parts together, [`cli`] is the command line,
 //! [`clock`] and [`telemetry`] are what their names say, and `sandbox` is a faithful local Amazon Pay for demo and tests.
 
-/// A named place between two durable steps, at which `tests/crash` can kill the process (`docs/RELIABILITY-crash.md`). It is nothing in
+/// A named place between two durable steps, at which `tests/crash` can kill the process (`docs/reliability/crash-points.md`). It is nothing in
 /// a build without the sandbox.
 macro_rules! crash_point {
     ($point:ident) => {

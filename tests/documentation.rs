@@ -163,16 +163,16 @@ fn the_writers_in_the_keyspace_table_are_the_scripts() {
 
 #[test]
 fn every_crash_point_is_in_the_reliability_document_and_no_other() {
-    let document = read("docs/RELIABILITY-crash.md");
+    let document = read("docs/reliability/crash-points.md");
     let points =
         document.split("## The points\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
     let known: Vec<&str> = CrashPoint::ALL.iter().map(|point| point.as_str()).collect();
-    assert_same("docs/RELIABILITY-crash.md", &names(&known), &first_cells(points));
+    assert_same("docs/reliability/crash-points.md", &names(&known), &first_cells(points));
 }
 
 #[test]
 fn every_kind_of_work_that_is_struck_is_in_the_reliability_document_and_no_other() {
-    let document = read("docs/RELIABILITY-crash.md");
+    let document = read("docs/reliability/crash-points.md");
     let table = document.split("## The kinds of work\n").nth(1).unwrap_or_default();
     let documented = table.lines().filter(|line| line.starts_with("| ")).skip(1);
     let documented = documented.filter_map(|line| line.split('|').nth(1)).map(|cell| cell.trim().to_owned()).collect();
@@ -181,7 +181,7 @@ fn every_kind_of_work_that_is_struck_is_in_the_reliability_document_and_no_other
     let code = code.split("kinds! {\n").nth(1).and_then(|rest| rest.split("\n}\n").next()).unwrap_or_default();
     let code =
         code.lines().filter_map(|line| line.split('"').nth(1).filter(|_| line.contains(" = "))).map(str::to_owned);
-    assert_same("docs/RELIABILITY-crash.md", &code.collect(), &documented);
+    assert_same("docs/reliability/crash-points.md", &code.collect(), &documented);
 }
 
 #[test]

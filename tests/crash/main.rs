@@ -1,5 +1,5 @@
 //! Crash points: the real process is struck at every named point, in every kind of work that comes by it, started anew and audited from
-//! the sandbox's own ledger and the public streams. `docs/RELIABILITY-crash.md` says what that proves.
+//! the sandbox's own ledger and the public streams. `docs/reliability/crash-points.md` says what that proves.
 //!
 //! CI runs each point in some kinds; `make crash-points` runs all of them. `CRASH_POINT=mark-after`, `CRASH_KIND="soft decline"` and
 //! `CRASH_HOW=frozen` narrow `make crash-points` down; `CRASH_PROGRAM` names another program than the one just built.

@@ -408,14 +408,13 @@ impl World {
             };
             match answered {
                 // 503: it may pass, so everybody asks again.
-                Some(Ok((503, _))) => {}
+                Some(Ok((503, _))) | None => {}
                 Some(Ok((status, text))) => {
                     return (status, serde_json::from_str(&text).unwrap_or(Value::String(text)), repeated);
                 }
                 Some(Err(_)) => {
                     self.look_for_the_strike().await;
                 }
-                None => {}
             }
             repeated = true;
             self.repeated += 1;

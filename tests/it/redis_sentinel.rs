@@ -184,7 +184,7 @@ async fn sentinels_and_the_master_have_users_of_their_own() {
     app.finish().await;
 }
 
-/// Prints what docs/RELIABILITY-redis.md tells: how many acknowledged notifications a failover loses without `WAIT_REPLICAS`.
+/// Prints what docs/reliability/redis.md tells: how many acknowledged notifications a failover loses without `WAIT_REPLICAS`.
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "a measurement is read by a person")]
 #[ignore = "a measurement: cargo test --test it -- --ignored --nocapture what_an_asynchronous_failover_loses"]

@@ -5,7 +5,7 @@
 //! real Redis. Amazon, the network, the workers' faults and the people are [`amazon`], [`worker`] and [`faults`].
 //!
 //! [`scenarios`] is the table: with every rule on nothing breaks; with one rule off the model finds what the rule is for.
-//! See `docs/RELIABILITY-model.md`. `make model` explores larger bounds.
+//! See `docs/reliability/model.md`. `make model` explores larger bounds.
 
 #![cfg(feature = "sandbox")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]

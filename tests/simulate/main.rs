@@ -1,5 +1,5 @@
 //! Seeded simulation: the real service in this process against a real Redis and the sandbox, on moved clocks, with everything going
-//! wrong that the protocol claims to survive. Docs: docs/RELIABILITY-simulation.md.
+//! wrong that the protocol claims to survive. Docs: docs/reliability/simulation.md.
 //!
 //! Settings of a run, as environment variables: `SEEDS` (how many, 20), `FROM` (the first one, 1), `SEED` (one, with its log), `JOBS`
 //! (threads, 2), `INSTANCES` (1 to 8; 1 to 3 drawn from the seed), `MINUTES` (stop after), `ENOUGH` (seeds with a violation after which it
