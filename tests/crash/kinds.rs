@@ -230,7 +230,7 @@ impl Kind {
                 w.submit("first", &permission, &Value::Null).await;
                 w.until("first", "unknown", |charge| charge["numberStatus"] == "unknown").await;
                 w.sandbox.inject(Operation::GetChargePermission, Fault::status(401, "UnauthorizedAccess"));
-                w.post(&format!("/v1/charge-permissions/{permission}/reconcile"), &Value::Null).await;
+                w.post(&format!("/v1/charge-permissions/{permission}/reconcile"), &json!({})).await;
             }
             Self::StopSwitch => {
                 let permission = w.permission();
@@ -274,7 +274,7 @@ impl Kind {
                 let permission = authorized(w).await;
                 let gate = Gate::new();
                 w.sandbox.inject(Operation::GetChargePermission, Fault::HoldAfter(gate.clone()));
-                w.post(&format!("/v1/charge-permissions/{permission}/reconcile"), &Value::Null).await;
+                w.post(&format!("/v1/charge-permissions/{permission}/reconcile"), &json!({})).await;
                 w.at_gate(&gate).await;
                 w.terminate(|| gate.release()).await;
                 w.post("/v1/charges/first/capture", &json!({})).await;
@@ -340,7 +340,7 @@ async fn wishes(w: &mut World) {
     w.submit("first", &permission, &Value::Null).await;
     w.until("first", "parked", |charge| charge["state"] == "parked").await;
     w.post("/v1/charges/first/pause", &Value::Null).await;
-    w.post(&format!("/v1/charge-permissions/{permission}/reconcile"), &Value::Null).await;
+    w.post(&format!("/v1/charge-permissions/{permission}/reconcile"), &json!({})).await;
     w.post("/v1/charges/first/resume", &Value::Null).await;
     w.post("/v1/charges/first/retry", &Value::Null).await;
 }

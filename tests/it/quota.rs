@@ -334,7 +334,7 @@ async fn what_a_reconciliation_gives_back_is_not_called_within_a_retry_after() {
     let () =
         redis::cmd("HSET").arg(keys.quota()).arg(field).arg(bucket).query_async(&mut connection).await.expect("HSET");
     assert_eq!(
-        app.post(&format!("/v1/charge-permissions/{other}/reconcile"), &serde_json::json!({})).await.status,
+        app.post(&format!("/v1/charge-permissions/{other}/reconcile"), &json!({ "new": true })).await.status,
         202
     );
     app.pass(4 * MINUTE, 10 * SECOND).await;
