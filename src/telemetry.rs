@@ -60,8 +60,11 @@ pub mod metric {
     /// Counter: connections closed to make room for new ones, because they had waited longest for their peer, by `listener`.
     pub const CONNECTIONS_EVICTED: &str = "connections_evicted_total";
 
+    /// Gauge: tasks of the async runtime that have not ended. Grows with connections and workers, never with time.
+    pub const TASKS: &str = "tasks";
+
     /// All of them.
-    pub const ALL: [&str; 21] = [
+    pub const ALL: [&str; 22] = [
         IPN_SECONDS,
         IPN,
         IPN_REFUSED,
@@ -83,6 +86,7 @@ pub mod metric {
         OPEN_CONNECTIONS,
         CONNECTIONS_REFUSED,
         CONNECTIONS_EVICTED,
+        TASKS,
     ];
 }
 

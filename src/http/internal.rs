@@ -14,6 +14,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use subtle::ConstantTimeEq;
+use tokio::runtime::Handle;
 use tower_http::timeout::TimeoutLayer;
 
 use super::problem::Problem;
@@ -149,6 +150,8 @@ async fn metrics_page(State(state): State<ApiState>) -> Response {
     {
         metrics::gauge!(metric::SECONDS_SINCE_NOTIFICATION).set(since.as_secs_f64());
     }
+    #[expect(clippy::cast_precision_loss, reason = "a count is far below 2^52")]
+    metrics::gauge!(metric::TASKS).set(Handle::current().metrics().num_alive_tasks() as f64);
     quota::gauge(&state.0.store).await;
     state.0.metrics.run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.0.metrics.render()).into_response()
