@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint ci release bench backlog model crash-points simulate planted test-redis-matrix interop fuzz
+.PHONY: help setup demo test lint ci release bench overload soak backlog model crash-points simulate planted test-redis-matrix interop fuzz
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,15 @@ release:
 	cargo build --release --locked
 
 bench: ## Benchmarks
-	cargo bench --locked
+	cargo bench --locked --bench core
+
+MINUTES ?= 10
+overload: setup ## Twice the load that the service can take, for MINUTES (10)
+	cargo bench --locked --bench load -- overload "$(MINUTES)"
+
+SOAK ?= 45
+soak: setup ## Mixed traffic with restarts, crashes and faults, for SOAK (45) minutes
+	cargo bench --locked --bench load -- soak "$(SOAK)"
 
 # Not in `make ci`: 5,000 take some ten minutes, 100,000 some hours.
 BACKLOG ?= 5000

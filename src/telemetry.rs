@@ -64,9 +64,11 @@ pub mod metric {
     pub const NEWER_RECORDS: &str = "newer_records_total";
     /// Gauge: 1 while Redis keeps its data less safely than this service asks for, or does not say.
     pub const UNSAFE_DURABILITY: &str = "unsafe_durability";
+    /// Gauge: tasks of the async runtime that have not ended. Grows with connections and workers, never with time.
+    pub const TASKS: &str = "tasks";
 
     /// All of them.
-    pub const ALL: [&str; 23] = [
+    pub const ALL: [&str; 24] = [
         IPN_SECONDS,
         IPN,
         IPN_REFUSED,
@@ -90,6 +92,7 @@ pub mod metric {
         CONNECTIONS_EVICTED,
         NEWER_RECORDS,
         UNSAFE_DURABILITY,
+        TASKS,
     ];
 }
 

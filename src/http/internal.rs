@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
+use tokio::runtime::Handle;
 use tower_http::timeout::TimeoutLayer;
 
 use super::problem::Problem;
@@ -130,6 +131,8 @@ async fn metrics_page(State(state): State<ApiState>) -> Response {
     {
         metrics::gauge!(metric::SECONDS_SINCE_NOTIFICATION).set(since.as_secs_f64());
     }
+    #[expect(clippy::cast_precision_loss, reason = "a count is far below 2^52")]
+    metrics::gauge!(metric::TASKS).set(Handle::current().metrics().num_alive_tasks() as f64);
     quota::gauge(&state.0.store).await;
     gauge_durability(&state.0.store, state.0.accepted).await;
     state.0.metrics.run_upkeep();

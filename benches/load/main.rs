@@ -1,0 +1,52 @@
+//! Loads that last: `make overload`, `make soak`. They run the real program on a private Redis beside a local Amazon Pay, print what they
+//! saw, and end with status 1 if a promise of `docs/RELIABILITY.md` was broken.
+
+#![expect(unreachable_pub, reason = "a program has no outside")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints what it did")]
+
+mod books;
+mod client;
+mod messages;
+mod overload;
+mod soak;
+mod world;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo bench --bench load -- overload|soak MINUTES";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let (kind, minutes) = match arguments.as_slice() {
+        // `cargo bench` runs every bench: these are run by name.
+        [] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        [kind, minutes] => (kind.as_str(), minutes.parse().ok()),
+        _ => ("", None),
+    };
+    let Some(minutes) = minutes else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let done = match kind {
+        "overload" => runtime.block_on(overload::run(minutes)),
+        "soak" => runtime.block_on(soak::run(minutes)),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

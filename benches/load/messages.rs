@@ -1,0 +1,57 @@
+//! Distinct, signed notifications, made before the run: signing costs far more than verifying. A message whose answer is known can become
+//! new again once its `seen` key is gone, so that a pool of some ten thousand lasts for as long as one likes.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::thread;
+
+use amazon_pay_ipn::sandbox::{NotificationType, ObjectType, PermissionSpec, Sandbox, SignatureVersion, SignedMessage};
+
+/// A request to `POST /ipn`, ready to be written.
+pub struct Prepared {
+    pub message_id: String,
+    pub bytes: Vec<u8>,
+}
+
+pub fn request(message: &SignedMessage) -> Vec<u8> {
+    let mut head = String::from("POST /ipn HTTP/1.1\r\nhost: ipn.example\r\n");
+    for (name, value) in &message.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str(&format!("content-length: {}\r\n\r\n", message.body.len()));
+    let mut bytes = head.into_bytes();
+    bytes.extend_from_slice(message.body.as_bytes());
+    bytes
+}
+
+/// So many notifications about so many permissions that exist.
+pub fn sign(sandbox: &Sandbox, count: usize, permissions: usize) -> Vec<Prepared> {
+    let permissions: Vec<String> =
+        (0..permissions).map(|_| sandbox.create_permission(PermissionSpec::recurring("USD"))).collect();
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let done = Mutex::new(Vec::with_capacity(count));
+    thread::scope(|scope| {
+        for first in 0..threads {
+            let (done, permissions) = (&done, &permissions);
+            scope.spawn(move || {
+                for index in (first..count).step_by(threads) {
+                    let permission = &permissions[index % permissions.len()];
+                    let ipn = sandbox.ipn(
+                        (ObjectType::ChargePermission, permission),
+                        permission,
+                        NotificationType::StateChange,
+                    );
+                    let message = sandbox.sign(&ipn, SignatureVersion::V2);
+                    let prepared = Prepared { bytes: request(&message), message_id: message.message_id };
+                    done.lock().expect("nobody panicked").push(prepared);
+                }
+            });
+        }
+    });
+    done.into_inner().expect("nobody panicked")
+}
+
+/// Where each message is.
+pub fn places(messages: &[Prepared]) -> HashMap<String, usize> {
+    messages.iter().enumerate().map(|(place, message)| (message.message_id.clone(), place)).collect()
+}
