@@ -249,8 +249,10 @@ async fn a_refused_permission_of_the_best_class_is_not_the_probe_for_ever() {
     assert_eq!(app.delete("/v1/charges/canceled").await.status, 202, "a charge may still come of it");
     app.pass(3 * MINUTE / 2, MINUTE / 2).await;
     assert_eq!(alerts(&app).await, ["account_fault"]);
-    app.submit("other", &other).await;
+    // It comes back after some seconds, and waits.
     app.advance(MINUTE / 6);
+    app.run_due().await;
+    app.submit("other", &other).await;
     app.run_due().await;
     let waiting = app.get("/v1/quota").await.body["waiting"].clone();
     assert_eq!((&waiting["urgent"], &waiting["attempt"]), (&json!(1), &json!(1)));
