@@ -395,7 +395,9 @@ fn a_tainted_decline_is_confirmed_under_the_same_number_after_x() {
 #[test]
 fn an_untainted_decline_is_final_even_of_a_repeat() {
     for verdict in declines() {
-        let draft = answered(marked(2, after(HOUR), false), &verdict, after(HOUR + MINUTE));
+        let mut repeated = marked(2, after(HOUR), false);
+        repeated.progress.failure_answered = true;
+        let draft = answered(repeated, &verdict, after(HOUR + MINUTE));
         assert_eq!(draft.intent.number.value, 1, "{verdict:?}");
     }
 }
