@@ -62,12 +62,14 @@ impl App {
         store.check_access(None).await?;
         store.account().await?;
         let server = checks::of_server(&store, accepted).await?;
-        let wrong: Vec<String> = server::reasons_not_to_start(&server).map(Finding::sentence).collect();
-        ensure!(
-            wrong.is_empty(),
-            "Redis is not set up for money: {}; where such a loss is borne, set ACCEPT_UNSAFE_DURABILITY=true (docs/PREFLIGHT.md)",
-            wrong.join("; ")
-        );
+        let wrong: Vec<&Finding> = server::reasons_not_to_start(&server).collect();
+        // Accepting a loss of writes does not mend another reason.
+        let way_out = match wrong.iter().any(|finding| server::is_durability(finding.check)) {
+            true => "; where such a loss is borne, set ACCEPT_UNSAFE_DURABILITY=true (docs/PREFLIGHT.md)",
+            false => " (docs/PREFLIGHT.md)",
+        };
+        let sentences: Vec<String> = wrong.iter().map(|finding| finding.sentence()).collect();
+        ensure!(wrong.is_empty(), "Redis is not set up for money: {}{way_out}", sentences.join("; "));
         notice(&noticed, server);
         let amazon = AmazonPay::new(settings.amazon_pay.clone(), clock.clone())
             .context("AMAZON_PAY_PRIVATE_KEY_FILE and AMAZON_PAY_PUBLIC_KEY_ID do not make a client")?;

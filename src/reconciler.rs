@@ -64,7 +64,7 @@ pub enum StepOutcome {
     Idle,
     /// A permission was reconciled.
     Reconciled(ChargePermissionId),
-    /// There were no tokens for it, or the account is at fault: it waits without a lease.
+    /// There were no tokens for it, the account is at fault, or a later version wrote what it is about: it waits without a lease.
     Waits(ChargePermissionId),
     /// The lease was lost on the way; whoever holds it now goes on.
     LostLease(ChargePermissionId),
@@ -156,6 +156,11 @@ impl Reconciler {
                 self.store.release(&claim, Duration::ZERO).await?;
                 crash_point!(ReleaseAfter);
                 Ok(StepOutcome::Released(permission))
+            }
+            // As a claim that meets one: an ended charge that a hint names is read only here.
+            Err(Stop::Store(StoreError::Newer(key))) => {
+                self.store.leave_to_newer(&claim, &key).await?;
+                Ok(StepOutcome::Waits(permission))
             }
             Err(Stop::Store(error)) => {
                 // If this fails too, the lease runs out by itself.

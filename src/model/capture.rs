@@ -60,6 +60,9 @@ pub struct CapturePlan {
     /// Get Charge without an answer in a row, for the backoff.
     #[serde(default)]
     pub failed_looks: u32,
+    /// Whether a `ProcessingFailure` was answered under the current number.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failure_answered: bool,
 }
 
 impl ChargeIntent {

@@ -322,6 +322,10 @@ pub struct Progress {
     /// Parked at the hand-over: the first look at the permission only says which instrument was declined.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub awaits_baseline: bool,
+    /// Whether a `ProcessingFailure` was answered under the current number: the next one is its confirmation. How often the number was
+    /// marked does not say that, for a mark is no send.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failure_answered: bool,
 }
 
 /// A wait for the next month. The window stands still for all of it; a stop or a pause within it must not count a second time.
@@ -370,6 +374,7 @@ impl Progress {
             remind_after: None,
             earliest_send: None,
             awaits_baseline: false,
+            failure_answered: false,
         }
     }
 

@@ -19,6 +19,8 @@ pub struct ServerFacts {
     pub append_only: Option<bool>,
     /// `appendfsync`; only `CONFIG GET` tells.
     pub append_fsync: Option<String>,
+    /// `no-appendfsync-on-rewrite`: nothing is synced while the file is rewritten, whatever `appendfsync` says; only `CONFIG GET` tells.
+    pub rewrite_skips_fsync: Option<bool>,
     /// `maxmemory-policy`.
     pub eviction: Option<String>,
     /// `maxmemory` in bytes; 0 is no limit.
@@ -55,6 +57,7 @@ impl ServerFacts {
             good_replicas_demanded: count("min_slaves_good_slaves"),
             append_only: field("aof_enabled").map(|text| text == "1"),
             append_fsync: None,
+            rewrite_skips_fsync: None,
             eviction: field("maxmemory_policy"),
             max_memory: bytes("maxmemory"),
             used_memory: bytes("used_memory"),

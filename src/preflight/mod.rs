@@ -126,7 +126,7 @@ checks! {
     /// It is written before it is answered.
     RedisAppendFsync = "redis-append-fsync",
         "a power cut loses what was not yet on the disk, up to a second or more: an accepted notification, a cancellation, or the mark of a send",
-        "set appendfsync to always; where CONFIG GET is not permitted look at the server yourself (docs/REDIS.md)";
+        "set appendfsync to always and no-appendfsync-on-rewrite to no; where CONFIG GET is not permitted look at the server yourself (docs/REDIS.md)";
     /// The append-only file can be written.
     RedisAppendState = "redis-append-state",
         "Redis could not write or rewrite its append-only file: while writing fails it refuses every write, and a file that is never rewritten fills the disk",

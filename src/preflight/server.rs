@@ -41,6 +41,12 @@ pub fn reasons_not_to_start(findings: &[Finding]) -> impl Iterator<Item = &Findi
     findings.iter().filter(move |finding| finding.severity == Severity::Error && fatal(finding.check))
 }
 
+/// Whether the check is about losing answered writes: that can be accepted, the rest cannot.
+#[must_use]
+pub fn is_durability(check: Check) -> bool {
+    DURABILITY.contains(&check)
+}
+
 fn accept(finding: Finding, accepted: bool) -> Finding {
     match finding.severity {
         Severity::Error if accepted => Finding {
@@ -98,6 +104,10 @@ fn append_fsync(facts: &ServerFacts) -> Finding {
     match (facts.append_only, facts.append_fsync.as_deref()) {
         (Some(false), _) => of(Severity::Ok, "of no account without appendonly".to_owned()),
         (_, None) => of(Severity::Unknown, "not known: CONFIG GET is not permitted".to_owned()),
+        (_, Some("always")) if facts.rewrite_skips_fsync == Some(true) => of(
+            Severity::Error,
+            "no-appendfsync-on-rewrite is yes: nothing is synced while the file is rewritten".to_owned(),
+        ),
         (_, Some("always")) => of(Severity::Ok, "appendfsync is always".to_owned()),
         (_, Some(other)) => of(Severity::Error, format!("appendfsync is {other}")),
     }

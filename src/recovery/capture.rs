@@ -31,15 +31,17 @@ const INVALID_STATUS: &str = "InvalidChargeStatus";
 pub fn settle_capture(draft: &mut Draft, verdict: &Verdict, now: Timestamp, policy: &Policy) {
     let Stage::Authorized { charge, .. } = draft.intent.stage().clone() else { return };
     let Some(number) = draft.intent.capture.as_ref().map(|capture| capture.number.clone()) else { return };
-    let repeat = number.sends > 1;
-    let doubtful = repeat || number.tainted;
+    let doubtful = number.sends > 1 || number.tainted;
+    let failure_answered = draft.intent.progress.capture_plan.as_ref().is_some_and(|plan| plan.failure_answered);
     match verdict {
         Verdict::Charge(view) if view.id == charge => answered(draft, view, number.tainted, now, policy),
         Verdict::Charge(_) => not_resolved(draft, "the answer names another charge", None, now, policy),
-        // A ProcessingFailure is a 500: its first copy may still be under way inside Amazon.
-        Verdict::Declined(decline) if number.tainted || (*decline == Decline::ProcessingFailure && !repeat) => {
+        // A ProcessingFailure is a 500: its copy may still be under way inside Amazon. As in `settle` an earlier answer counts, not an
+        // earlier mark.
+        Verdict::Declined(decline) if number.tainted || (is_failure(*decline) && !failure_answered) => {
             let at = copies_until(&draft.intent, policy).unwrap_or(now);
             plan(draft, at, Why::Confirmation, decline.as_str());
+            plan_of(draft, at).failure_answered |= is_failure(*decline);
         }
         Verdict::Declined(decline) => declined(draft, *decline, now),
         Verdict::Refused(refusal) if doubtful => not_resolved(draft, refusal.code(), None, now, policy),
@@ -59,6 +61,10 @@ pub fn settle_capture(draft: &mut Draft, verdict: &Verdict, now: Timestamp, poli
         }
         Verdict::Ambiguous { why, retry_after } => not_resolved(draft, why, *retry_after, now, policy),
     }
+}
+
+fn is_failure(decline: Decline) -> bool {
+    decline == Decline::ProcessingFailure
 }
 
 /// As [`super::settle::refused_alone`], of a capture.
@@ -199,7 +205,7 @@ fn refused(draft: &mut Draft, refusal: &Refusal, now: Timestamp) {
     // Amazon says that it is not authorised: Get Charge decides. If it says otherwise, a new number, later.
     next_number(draft);
     draft.intent.progress.capture_plan =
-        Some(CapturePlan { at: later(now, CONFLICT_DELAY), conflicts, failed_looks: 0 });
+        Some(CapturePlan { at: later(now, CONFLICT_DELAY), conflicts, failed_looks: 0, failure_answered: false });
     draft.intent.progress.look_at = Some(now);
 }
 
@@ -240,7 +246,12 @@ fn plan(draft: &mut Draft, at: Timestamp, why: Why, reason: &str) {
 }
 
 fn plan_of(draft: &mut Draft, at: Timestamp) -> &mut CapturePlan {
-    draft.intent.progress.capture_plan.get_or_insert(CapturePlan { at, conflicts: 0, failed_looks: 0 })
+    draft.intent.progress.capture_plan.get_or_insert(CapturePlan {
+        at,
+        conflicts: 0,
+        failed_looks: 0,
+        failure_answered: false,
+    })
 }
 
 impl Draft {

@@ -343,16 +343,23 @@ fn advance_repeat(draft: &mut Draft, at: Timestamp, why: Why, context: &Context<
     }
 }
 
-/// At most one act: what is unknown first, then the oldest intent. A number that is unknown, or a held intent, keeps the others
+/// At most one act: cancellations first, then what is unknown, then the oldest intent. The stop switch holds sends back and no
+/// cancellation: one behind a send that is held back would wait for as long as the switch is on. A number that is unknown, or a held intent, keeps the others
 /// waiting until X after its first mark.
 fn choose(drafts: &mut [Draft], wants: &[(usize, Want)], now: Timestamp, policies: &Policies) -> Act {
+    let cancellation = wants.iter().find_map(|(index, want)| match want {
+        Want::CancelCharge(charge) => Some(Act::CancelCharge(*index, charge.clone())),
+        _ => None,
+    });
+    if let Some(cancellation) = cancellation {
+        return cancellation;
+    }
     for (index, want) in wants {
         match want {
             Want::Repeat => return Act::Send(*index),
-            Want::CancelCharge(charge) => return Act::CancelCharge(*index, charge.clone()),
             // It is of a charge that exists: the numbers of other intents do not matter to it.
             Want::Capture => return Act::Capture(*index),
-            Want::New | Want::Nothing => {}
+            Want::New | Want::Nothing | Want::CancelCharge(_) => {}
         }
     }
     let blocked_until = drafts

@@ -253,6 +253,7 @@ impl Draft {
         self.intent.progress.declined_charge = None;
         self.intent.progress.authorized_at = None;
         self.intent.progress.expiring_told = false;
+        self.intent.progress.failure_answered = false;
         if self.intent.capture_wish().is_some() {
             capture::forget(self);
         }

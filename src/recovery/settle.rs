@@ -26,17 +26,19 @@ const CLOSING_PATIENCE: Duration = Duration::from_hours(24);
 /// Applies the verdict on the send that was just marked. `draft.intent.number` already carries that mark: its status is unknown, its
 /// sends and taint are those the mark script returned.
 pub fn settle(draft: &mut Draft, verdict: &Verdict, now: Timestamp, policy: &Policy) {
-    let repeat = draft.intent.number.sends > 1;
-    let doubtful = repeat || draft.intent.number.tainted;
+    let doubtful = draft.intent.number.sends > 1 || draft.intent.number.tainted;
     match verdict {
         Verdict::Charge(view) => {
             draft.intent.number.status = NumberStatus::Answered;
             found::answered(draft, view, now, policy);
         }
         Verdict::Declined(decline) => {
-            // A ProcessingFailure is a 500: its first copy may still be under way inside Amazon.
-            let doubtful = draft.intent.number.tainted || (*decline == Decline::ProcessingFailure && !repeat);
-            if doubtful {
+            // A ProcessingFailure is a 500: its copy may still be under way inside Amazon. An earlier mark may never have been sent,
+            // so only an earlier answer says that this one is the second.
+            let failure = *decline == Decline::ProcessingFailure;
+            let first_failure = failure && !draft.intent.progress.failure_answered;
+            draft.intent.progress.failure_answered |= failure;
+            if draft.intent.number.tainted || first_failure {
                 confirm(draft, decline.as_str(), now, policy);
             } else {
                 declined(draft, *decline, now, policy);

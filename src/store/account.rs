@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use redis::AsyncCommands;
 use serde_json::json;
+use tracing::error;
 
 use super::lists::entry_of;
 use super::quota::AccountFault;
@@ -140,10 +141,12 @@ impl Store {
         }
     }
 
-    /// Holds every open intent in the data. The stop switch is on, so nothing is sent meanwhile.
+    /// Holds every open intent in the data. The stop switch is on, so nothing is sent meanwhile. One that cannot be read keeps no other
+    /// from being held: the first such error is returned at the end.
     async fn hold_everything(&self) -> Result<usize, StoreError> {
         let mut cursor = 0_u64;
         let mut held = 0;
+        let mut first_error = None;
         let prefix = self.0.keys.intent_pattern();
         let prefix = prefix.trim_end_matches('*');
         loop {
@@ -157,15 +160,24 @@ impl Store {
                 .await?;
             for key in keys {
                 let id: Option<IntentId> = key.strip_prefix(prefix).and_then(|id| id.parse().ok());
-                if let Some(id) = id
-                    && self.hold(&id).await?
-                {
-                    held += 1;
+                let Some(id) = id else { continue };
+                match self.hold(&id).await {
+                    Ok(true) => held += 1,
+                    Ok(false) => {}
+                    Err(error @ (StoreError::Newer(_) | StoreError::Corrupt { .. } | StoreError::WrongType(_))) => {
+                        error!(error = &error as &dyn std::error::Error, key, "an intent could not be held");
+                        first_error.get_or_insert(error);
+                    }
+                    Err(StoreError::Unavailable(error)) if error.code() == Some("WRONGTYPE") => {
+                        error!(key, "a key that an intent should have holds something else: nothing to hold was found");
+                        first_error.get_or_insert(StoreError::WrongType(key));
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             cursor = next;
             if cursor == 0 {
-                return Ok(held);
+                return first_error.map_or(Ok(held), Err);
             }
         }
     }

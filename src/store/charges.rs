@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use serde_json::json;
+use tracing::warn;
 
 use super::lists::entry_of;
 pub use super::record::StoredIntent;
@@ -179,6 +180,38 @@ impl Store {
         ids: &[IntentId],
         stopped_ms: i64,
     ) -> Result<Vec<StoredIntent>, StoreError> {
+        self.read_each(ids, stopped_ms).await?.into_iter().collect()
+    }
+
+    /// As [`Store::read_charges`], for lists: what a later version wrote is left out too, and logged, once for all of them.
+    pub(super) async fn read_known_charges(
+        &self,
+        ids: &[IntentId],
+        stopped_ms: i64,
+    ) -> Result<Vec<StoredIntent>, StoreError> {
+        let mut left_out = Vec::new();
+        let mut stored = Vec::with_capacity(ids.len());
+        for read in self.read_each(ids, stopped_ms).await? {
+            match read {
+                Err(StoreError::Newer(key)) => left_out.push(key),
+                read => stored.push(read?),
+            }
+        }
+        if let Some(key) = left_out.first() {
+            let count = left_out.len();
+            warn!(
+                key,
+                count, "records of a newer version of this service are left out of a list; this is the first of them"
+            );
+        }
+        Ok(stored)
+    }
+
+    async fn read_each(
+        &self,
+        ids: &[IntentId],
+        stopped_ms: i64,
+    ) -> Result<Vec<Result<StoredIntent, StoreError>>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -199,7 +232,7 @@ impl Store {
         let pauses: Vec<[Option<String>; 3]> = pipe.query_async(&mut handle).await?;
         let mut stored = Vec::with_capacity(ids.len());
         for ((id, fields), pause) in ids.iter().zip(&records).zip(pauses) {
-            stored.extend(read(id, &self.0.keys.intent(id), fields, Still::of(now, stopped_ms, pause))?);
+            stored.extend(read(id, &self.0.keys.intent(id), fields, Still::of(now, stopped_ms, pause)).transpose());
         }
         Ok(stored)
     }

@@ -132,7 +132,7 @@ impl Store {
         // First: on a server that lost its data "there are none" would be a wrong answer.
         let stopped_ms = self.account().await?.stopped_ms;
         let (ids, next) = self.find(filter, limit, cursor).await?;
-        let mut charges = self.read_charges(&ids, stopped_ms).await?;
+        let mut charges = self.read_known_charges(&ids, stopped_ms).await?;
         // What has moved on since its entry was read.
         charges.retain(|stored| fits(&stored.intent, filter));
         Ok(Page { charges, next })
@@ -199,7 +199,7 @@ impl Store {
     async fn open_of(&self, permission: &ChargePermissionId) -> Result<Vec<(&'static str, String)>, StoreError> {
         let ids: Vec<String> = self.0.connection.handle().zrange(self.0.keys.open(permission), 0, -1).await?;
         let ids: Vec<IntentId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
-        let read = self.read_charges(&ids, 0).await?;
+        let read = self.read_known_charges(&ids, 0).await?;
         let mut open: Vec<_> =
             read.iter().map(|stored| (stored.intent.stage().name(), entry_of(&stored.intent))).collect();
         open.sort();

@@ -275,6 +275,14 @@ impl Store {
         Ok(stored)
     }
 
+    /// Gives a claim back on whose way a record of a later version was met; `key` is that record.
+    ///
+    /// # Errors
+    /// When Redis does not answer: the lease runs out by itself.
+    pub async fn leave_to_newer(&self, claim: &Claim, key: &str) -> Result<(), StoreError> {
+        self.put_off(&claim.permission, &claim.token, key).await
+    }
+
     /// Extends the lease.
     ///
     /// # Errors

@@ -32,9 +32,12 @@ impl Store {
         let mut facts = ServerFacts::read(&info);
         facts.replicas_wanted = self.0.settings.replicas.wait_for;
         // Not permitted to the documented user, and by most who run Redis for others.
+        // A pattern, since servers before Redis 7 take one name only.
         let fsync: redis::RedisResult<HashMap<String, String>> =
-            redis::cmd("CONFIG").arg("GET").arg("appendfsync").query_async(&mut handle).await;
-        facts.append_fsync = fsync.ok().and_then(|mut settings| settings.remove("appendfsync"));
+            redis::cmd("CONFIG").arg("GET").arg("*appendfsync*").query_async(&mut handle).await;
+        let mut settings = fsync.unwrap_or_default();
+        facts.append_fsync = settings.remove("appendfsync");
+        facts.rewrite_skips_fsync = settings.remove("no-appendfsync-on-rewrite").map(|text| text == "yes");
         Ok(facts)
     }
 

@@ -123,7 +123,15 @@ impl Store {
         let message = "records were written by a newer version of this service, and an older instance leaves them alone: end the \
                        upgrade, or do not go back behind the newer version while they are open";
         let event = Event::attention("newer_records", message, json!({ "chargePermissionId": permission }));
-        let keys = [inner.keys.marker(), inner.keys.permission(permission), inner.keys.schedule(), inner.keys.events()];
+        let keys = [
+            inner.keys.marker(),
+            inner.keys.permission(permission),
+            inner.keys.schedule(),
+            inner.keys.events(),
+            inner.keys.quota(),
+            inner.keys.waiting(),
+            inner.keys.tickets(),
+        ];
         let args = [
             inner.source.as_str(),
             &self.now_text(),

@@ -467,3 +467,69 @@ async fn a_new_number_waits_for_a_charge_that_a_notification_has_named() {
     assert_eq!((app.creates(), app.state("renewal").await.as_str()), (1, "captured"));
     app.finish().await;
 }
+
+/// The stop switch holds back what is sent, and no cancellation.
+#[tokio::test]
+async fn a_left_over_authorisation_is_canceled_while_the_stop_switch_holds_an_older_capture_back() {
+    let app = TestApp::with_reading(Reading::StatusFirst).await;
+    let permission = app.permission();
+    authorized(&app, "other", &permission).await;
+    app.sandbox.inject(Operation::CreateCharge, Fault::DropAfter);
+    let mut body = TestApp::body("renewal", &permission);
+    body["captureNow"] = json!(false);
+    assert_eq!(app.post("/v1/charges", &body).await.status, 202);
+    app.run_due().await;
+    assert_eq!(app.delete("/v1/charges/renewal").await.status, 202);
+    app.sandbox.buyer_closes(&permission).expect("a permission");
+    drop(app.sandbox.notifications());
+    app.pass(2 * DAY, HOUR).await;
+    let tagged = |tag: Option<&str>| tag.is_some_and(|tag| tag.contains("renewal"));
+    let left = |app: &TestApp| {
+        let charges = app.ledger().charges;
+        let charge = charges.iter().find(|it| tagged(it.custom_information.as_deref())).expect("it was made");
+        (charge.charge_id.clone(), charge.state)
+    };
+    assert_eq!(left(&app).1, ChargeState::Authorized);
+    post(&app, "/v1/charges/other/capture").await;
+    assert_eq!(app.post("/v1/stop", &json!({})).await.status, 200);
+    app.tell_of((ObjectType::Charge, &left(&app).0), &permission).await;
+    let before = app.ledger().requests_of(Operation::GetCharge).len();
+    app.pass(HOUR, MINUTE).await;
+    assert_eq!(left(&app).1, ChargeState::Canceled, "nobody else lets go of the buyer's money");
+    assert_eq!(app.state("other").await, "authorized", "nothing is sent");
+    let looks = app.ledger().requests_of(Operation::GetCharge).len() - before;
+    assert!(looks <= 70, "about one a minute at most: {looks}");
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_canceled_authorisation_is_let_go_while_the_stop_switch_holds_an_older_repeat_back() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    app.submit("older", &permission).await;
+    app.run_due().await;
+    authorized(&app, "younger", &permission).await;
+    // The next number of the older one is unknown.
+    app.sandbox.inject(Operation::CreateCharge, Fault::status(503, "ServiceUnavailable"));
+    for _ in 0..48 {
+        app.advance(HOUR);
+        app.run_due().await;
+        if app.charge("older").await["numberStatus"] == "unknown" {
+            break;
+        }
+    }
+    assert_eq!(app.charge("older").await["numberStatus"], "unknown");
+    assert_eq!(app.post("/v1/stop", &json!({})).await.status, 200);
+    app.advance(HOUR);
+    assert_eq!(app.delete("/v1/charges/younger").await.status, 202);
+    let creates = app.creates();
+    app.pass(10 * MINUTE, MINUTE).await;
+    assert_eq!(app.state("younger").await, "canceled");
+    assert_eq!(app.ledger().requests_of(Operation::CancelCharge).len(), 1);
+    assert_eq!(app.creates(), creates, "nothing is sent");
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    app.pass(2 * HOUR, 10 * MINUTE).await;
+    app.finish().await;
+}

@@ -247,3 +247,22 @@ async fn on_a_server_that_lost_everything_before_the_start_the_service_does_not_
         app.finish().await;
     }
 }
+
+#[tokio::test]
+async fn the_marker_names_its_server_and_where_an_earlier_version_did_not_the_first_decline_is_confirmed() {
+    for named in [true, false] {
+        let app = TestApp::start().await;
+        let marker = app.store.keys().marker();
+        if !named {
+            let call = redis::cmd("HDEL").arg(&marker).arg("server").arg("server_changed_at").to_owned();
+            let _: usize = call.query_async(&mut app.connection().await).await.expect("an answer");
+        }
+        let permission = app.permission();
+        app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+        app.submit("renewal", &permission).await;
+        app.run_due().await;
+        let status = app.charge("renewal").await["numberStatus"].clone();
+        assert_eq!(status, if named { "fresh" } else { "unknown" });
+        app.finish().await;
+    }
+}

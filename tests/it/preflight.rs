@@ -108,6 +108,7 @@ async fn unsafe_durability_is_an_error_that_keeps_serve_from_starting_until_it_i
     for (setting, check) in [
         (["--appendfsync", "everysec"], "redis-append-fsync"),
         (["--appendfsync", "no"], "redis-append-fsync"),
+        (["--no-appendfsync-on-rewrite", "yes"], "redis-append-fsync"),
         (["--appendonly", "no"], "redis-append-only"),
         (["--maxmemory-policy", "allkeys-lru"], "redis-eviction"),
         (["--maxmemory-policy", "volatile-ttl"], "redis-eviction"),

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use amazon_pay_ipn::sandbox::{
     DeclineCode, Fault, Gate, NotificationType, ObjectType, Operation, Outcome, SignatureVersion,
 };
+use amazon_pay_ipn::store::account::Init;
 use serde_json::{Value, json};
 
 use crate::support::{DAY, HOUR, MINUTE, TestApp};
@@ -63,7 +64,6 @@ async fn a_charge_of_a_newer_version_is_left_alone_and_the_others_go_on() {
     assert_eq!(alerts(&app).await, 1, "told once");
     for (answer, what) in [
         (app.get("/v1/charges/theirs").await, "show"),
-        (app.get("/v1/charges?state=scheduled").await, "list"),
         (app.get(&format!("/v1/charge-permissions/{theirs}")).await, "the permission with its charges"),
         (app.delete("/v1/charges/theirs").await, "cancel"),
         (app.post("/v1/charges/theirs/retry", &json!({})).await, "retry"),
@@ -305,5 +305,22 @@ async fn a_marker_of_a_newer_version_stops_everything_that_an_older_process_woul
     app.run_due().await;
     assert_eq!(app.state("i").await, "captured");
     app.restart().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_charge_of_a_newer_version_is_left_out_of_the_lists_and_does_not_keep_the_others_from_being_held() {
+    let app = TestApp::start().await;
+    for id in ["a", "b", "c"] {
+        app.submit(id, &app.permission()).await;
+    }
+    upgrade(&app, &intent_key(&app, "b"), "progress").await;
+    let page = app.get("/v1/charges?state=scheduled").await;
+    assert_eq!(page.status, 200, "{}", page.body);
+    let ids: Vec<&Value> = page.body["charges"].as_array().expect("charges").iter().map(|it| &it["id"]).collect();
+    assert_eq!(ids, ["a", "c"]);
+    let error = app.store.init(Init::AfterRestore).await.expect_err("one could not be held");
+    assert!(error.to_string().contains("newer version"), "{error}");
+    assert_eq!((app.state("a").await, app.state("c").await), ("held".to_owned(), "held".to_owned()));
     app.finish().await;
 }

@@ -180,6 +180,7 @@ fn intent_with(intent: &ChargeIntent, map: fn(Timestamp) -> Timestamp) -> Charge
         remind_after: _,
         earliest_send,
         awaits_baseline,
+        failure_answered,
     } = progress;
     assert!(
         capture.is_none() && capture_plan.is_none() && month_turn.is_none() && month_park.is_none(),
@@ -231,6 +232,7 @@ fn intent_with(intent: &ChargeIntent, map: fn(Timestamp) -> Timestamp) -> Charge
             remind_after: None,
             earliest_send: opt(earliest_send),
             awaits_baseline,
+            failure_answered,
         },
     }
 }

@@ -309,7 +309,8 @@ proptest! {
             }
             Verdict::Refused(_) => prop_assert_eq!(advanced, !doubtful),
             Verdict::Declined(decline) => {
-                let wait = before.tainted || (*decline == Decline::ProcessingFailure && before.sends == 1);
+                let answered = intent.progress.capture_plan.as_ref().is_some_and(|plan| plan.failure_answered);
+                let wait = before.tainted || (*decline == Decline::ProcessingFailure && !answered);
                 prop_assert_eq!(after.status == NumberStatus::Unknown, wait);
                 prop_assert!(!wait || !ended, "a tainted decline never ends");
             }

@@ -87,6 +87,7 @@ fn limits_for_one_kind_of_decline_tighten_those_of_the_policy_and_never_widen_th
     assert_eq!(end(&settled(sent(), &soft(), start(), &policy)), ("SoftDeclined", Outcome::Verified));
     let mut failed = marked(2, after(X), false);
     failed.number.first_mark = Some(start());
+    failed.progress.failure_answered = true;
     let next = settled(failed, &Verdict::Declined(Decline::ProcessingFailure), after(X), &policy);
     assert_eq!(planned(&next).1, Why::Attempt, "another kind of decline has its own limit");
     let wide = Policy { max_attempts: 1, soft: Retries { max_attempts: Some(9), ..policy.soft.clone() }, ..policy };

@@ -90,10 +90,8 @@ fn capture() -> impl Strategy<Value = CaptureIntent> {
 }
 
 fn capture_plan() -> impl Strategy<Value = CapturePlan> {
-    (time(), 0_u32..6, any::<u32>()).prop_map(|(at, conflicts, failed_looks)| CapturePlan {
-        at,
-        conflicts,
-        failed_looks,
+    (time(), 0_u32..6, any::<u32>(), any::<bool>()).prop_map(|(at, conflicts, failed_looks, failure_answered)| {
+        CapturePlan { at, conflicts, failed_looks, failure_answered }
     })
 }
 
@@ -410,7 +408,7 @@ proptest! {
             Verdict::Ambiguous { .. } | Verdict::AccountFault(_) | Verdict::DuplicateKey => prop_assert!(!advanced),
             Verdict::Refused(_) => prop_assert_eq!(advanced, before.sends == 1 && !before.tainted),
             Verdict::Declined(Decline::ProcessingFailure) => {
-                prop_assert_eq!(advanced, before.sends > 1 && !before.tainted);
+                prop_assert_eq!(advanced, intent.progress.failure_answered && !before.tainted);
             }
             Verdict::Declined(_) => prop_assert_eq!(advanced, !before.tainted),
             Verdict::Charge(view) => prop_assert!(!advanced || view.state == ChargeState::Declined),

@@ -1,7 +1,7 @@
 //! The table of design section 6 and the taint rules of section 3.
 
 use super::*;
-use crate::model::charge_intent::NumberStatus;
+use crate::model::charge_intent::{ChargeIntent, NumberStatus};
 use crate::model::money::Money;
 use crate::recovery::draft::testing::{at, intent, kinds};
 
@@ -168,10 +168,21 @@ fn a_processing_failure_of_a_first_send_is_confirmed_under_the_same_number_after
     let failure = Verdict::Declined(Decline::ProcessingFailure);
     let draft = answered(sent(), &failure, after(MINUTE));
     assert_eq!((draft.intent.number.value, planned(&draft)), (0, (after(X), Why::Confirmation)));
-    let confirmed = answered(marked(2, after(X), false), &failure, after(X + MINUTE));
+    let again = ChargeIntent { number: marked(2, after(X), false).number, ..draft.intent };
+    let confirmed = answered(again, &failure, after(X + MINUTE));
+    assert!(!confirmed.intent.progress.failure_answered, "the next number has an answer of its own to wait for");
     assert_eq!((confirmed.intent.number.value, confirmed.intent.progress.attempts), (1, 1));
     let wait = planned(&confirmed).0.duration_since(after(X + MINUTE)).as_mins();
     assert!((15..=17).contains(&wait), "minutes to hours, got {wait} minutes");
+}
+
+#[test]
+fn a_mark_that_was_perhaps_never_sent_does_not_make_the_first_processing_failure_the_second() {
+    let failure = Verdict::Declined(Decline::ProcessingFailure);
+    let draft = answered(marked(2, after(X), false), &failure, after(X + MINUTE));
+    assert_eq!((draft.intent.number.value, planned(&draft)), (0, (after(2 * X), Why::Confirmation)));
+    let again = ChargeIntent { number: marked(3, after(2 * X), false).number, ..draft.intent };
+    assert_eq!(answered(again, &failure, after(2 * X)).intent.number.value, 1);
 }
 
 #[test]
@@ -384,7 +395,9 @@ fn a_tainted_decline_is_confirmed_under_the_same_number_after_x() {
 #[test]
 fn an_untainted_decline_is_final_even_of_a_repeat() {
     for verdict in declines() {
-        let draft = answered(marked(2, after(HOUR), false), &verdict, after(HOUR + MINUTE));
+        let mut repeated = marked(2, after(HOUR), false);
+        repeated.progress.failure_answered = true;
+        let draft = answered(repeated, &verdict, after(HOUR + MINUTE));
         assert_eq!(draft.intent.number.value, 1, "{verdict:?}");
     }
 }

@@ -20,6 +20,8 @@ if exists and mode ~= 'after_restore' and not again then return { 'exists' } end
 if mode == 'first' and redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4]) > 0 then return { 'not_empty' } end
 
 redis.call('HSET', KEYS[1], 'version', '1', 'merchant', ARGV[3], 'environment', ARGV[4], 'initialised_at', ms(now), 'initialised_as', mode)
+-- After a loss or a restored backup marks may be missing as after a failover: for X from now sends are tainted.
+redis.call('HSET', KEYS[1], 'server', server_identity(), 'server_changed_at', mode == 'first' and '' or ms(now))
 if mode == 'first' then
   -- There is no charge yet that is in none of the lists.
   redis.call('HSET', KEYS[1], 'listed', '1')
