@@ -64,9 +64,10 @@ impl App {
         let server = checks::of_server(&store, accepted).await?;
         let wrong: Vec<&Finding> = server::reasons_not_to_start(&server).collect();
         // Accepting a loss of writes does not mend another reason.
-        let way_out = match wrong.iter().any(|finding| server::is_durability(finding.check)) {
-            true => "; where such a loss is borne, set ACCEPT_UNSAFE_DURABILITY=true (docs/PREFLIGHT.md)",
-            false => " (docs/PREFLIGHT.md)",
+        let way_out = if wrong.iter().any(|finding| server::is_durability(finding.check)) {
+            "; where such a loss is borne, set ACCEPT_UNSAFE_DURABILITY=true (docs/PREFLIGHT.md)"
+        } else {
+            " (docs/PREFLIGHT.md)"
         };
         let sentences: Vec<String> = wrong.iter().map(|finding| finding.sentence()).collect();
         ensure!(wrong.is_empty(), "Redis is not set up for money: {}{way_out}", sentences.join("; "));

@@ -2,6 +2,7 @@
 //! new again once its `seen` key is gone, so that a pool of some ten thousand lasts for as long as one likes.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::Mutex;
 use std::thread;
 
@@ -16,9 +17,9 @@ pub struct Prepared {
 pub fn request(message: &SignedMessage) -> Vec<u8> {
     let mut head = String::from("POST /ipn HTTP/1.1\r\nhost: ipn.example\r\n");
     for (name, value) in &message.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(head, "{name}: {value}\r\n");
     }
-    head.push_str(&format!("content-length: {}\r\n\r\n", message.body.len()));
+    let _ = write!(head, "content-length: {}\r\n\r\n", message.body.len());
     let mut bytes = head.into_bytes();
     bytes.extend_from_slice(message.body.as_bytes());
     bytes

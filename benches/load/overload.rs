@@ -139,7 +139,7 @@ pub async fn run(minutes: u64) -> anyhow::Result<bool> {
     recycler.await??;
     let journaled = reader.await??;
     drop(service);
-    verdict(&pool, &journaled, &capacity, &overload, &after, &samples)
+    Ok(verdict(&pool, &journaled, &capacity, &overload, &after, &samples))
 }
 
 /// The service ends in order and starts again: what it answered is written.
@@ -155,7 +155,7 @@ fn verdict(
     overload: &Phase,
     after: &Phase,
     samples: &[Holds],
-) -> anyhow::Result<bool> {
+) -> bool {
     let acknowledged: u64 = pool.acknowledged.iter().map(|count| u64::from(count.load(Ordering::SeqCst))).sum();
     let written: u64 = journaled.iter().map(|count| u64::from(*count)).sum();
     let lost: u64 = pool
@@ -190,7 +190,7 @@ fn verdict(
     for (what, holds) in held {
         println!("{} {what}", if holds { "ok    " } else { "BROKEN" });
     }
-    Ok(held.iter().all(|(_, holds)| *holds))
+    held.iter().all(|(_, holds)| *holds)
 }
 
 /// Service and Redis on one core, the load on the other, so that a load of twice the capacity can be made at all.
@@ -251,13 +251,14 @@ async fn send(
             return;
         }
         tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
-        let Some(place) = pool.take() else {
+        let Some(message) = pool.take() else {
             answers.lock().expect("nobody panicked").starved += 1;
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;
         };
         let status =
-            match tokio::time::timeout(PATIENCE, exchange(&mut connection, address, &pool.messages[place].bytes)).await
+            match tokio::time::timeout(PATIENCE, exchange(&mut connection, address, &pool.messages[message].bytes))
+                .await
             {
                 Ok(status) => status,
                 Err(_) => {
@@ -268,11 +269,11 @@ async fn send(
         let micros = u64::try_from(started.elapsed().saturating_sub(due).as_micros()).unwrap_or(u64::MAX);
         answers.lock().expect("nobody panicked").note(status, micros);
         if status == Some(200) {
-            pool.acknowledged[place].fetch_add(1, Ordering::SeqCst);
+            pool.acknowledged[message].fetch_add(1, Ordering::SeqCst);
         }
         // Without an answer it may still be stored, now or later: such a message is not used again.
         if status.is_some() {
-            pool.answered.lock().expect("nobody panicked").push(place);
+            pool.answered.lock().expect("nobody panicked").push(message);
         }
     }
 }

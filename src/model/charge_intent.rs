@@ -251,6 +251,7 @@ impl Stage {
 /// The part of an intent that only the holder of the permission's lease writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub struct Progress {
     /// Where it stands.
     pub stage: Stage,

@@ -171,7 +171,9 @@ impl Twins {
         let mut service = Service::new(Rules::ALL);
         let record = service.records.put(PermissionRecord::default());
         let hints = service.hints.put(Vec::new());
-        let redis = Redis { record, hints, recovering, ..Redis::EMPTY };
+        // `init --after-loss` counts as a change of the server.
+        let changed = if recovering { 0 } else { Redis::EMPTY.changed };
+        let redis = Redis { record, hints, recovering, changed, ..Redis::EMPTY };
         let patient = ::redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_mins(1)));
         let client = ::redis::Client::open(server.url()).unwrap();
         let connection = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
