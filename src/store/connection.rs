@@ -72,6 +72,11 @@ impl Connection {
         Ok(Self { shared: Arc::new(Shared { route, current: Mutex::default() }) })
     }
 
+    /// Whether another server may take the place of this one: the URL names Sentinels or a cluster.
+    pub(super) fn fails_over(&self) -> bool {
+        !self.shared.route.is_direct()
+    }
+
     /// A handle to send commands with.
     pub(super) fn handle(&self) -> Handle {
         Handle { used: None, shared: Arc::clone(&self.shared) }

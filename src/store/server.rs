@@ -30,6 +30,7 @@ impl Store {
         let mut handle = self.0.connection.handle();
         let info: String = redis::cmd("INFO").query_async(&mut handle).await?;
         let mut facts = ServerFacts::read(&info);
+        facts.fails_over = self.0.connection.fails_over();
         facts.replicas_wanted = self.0.settings.replicas.wait_for;
         // Not permitted to the documented user, and by most who run Redis for others.
         let fsync: redis::RedisResult<HashMap<String, String>> =
