@@ -232,10 +232,11 @@ fn worse(one: Option<RedisError>, other: RedisError) -> RedisError {
 /// still names the old one, under the new epoch; the address of the promoted one is told by the other command.
 async fn ask_sentinel(client: &Client, name: &str) -> RedisResult<(u64, Address)> {
     let mut connection = client.get_multiplexed_async_connection_with_config(&questions()).await?;
-    let mut pipe = redis::pipe();
-    pipe.cmd("SENTINEL").arg("MASTER").arg(name).cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-    let (fields, address): (BTreeMap<String, String>, Option<(String, String)>) =
-        pipe.query_async(&mut connection).await?;
+    // In this order: a new address under the old epoch loses against who knows better, an old one under the new epoch would win.
+    let fields: BTreeMap<String, String> =
+        redis::cmd("SENTINEL").arg("MASTER").arg(name).query_async(&mut connection).await?;
+    let address: Option<(String, String)> =
+        redis::cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name).query_async(&mut connection).await?;
     let epoch = fields.get("config-epoch").and_then(|text| text.parse().ok()).unwrap_or_default();
     let address =
         address.and_then(|(host, port)| Some((host, port.parse().ok()?)).filter(|(host, _)| !host.is_empty()));
