@@ -153,10 +153,8 @@ impl Shared {
         if current.asked.as_ref().is_none_or(|asked| asked.elapsed() < after) {
             return;
         }
-        let place = match current.making.as_ref().map(|making| making.borrow().clone()) {
-            Some(Some(Ok((_, Some(place))))) => place,
-            _ => return,
-        };
+        let made = current.making.as_ref().and_then(|making| making.borrow().clone());
+        let Some(Ok((_, Some(place)))) = made else { return };
         current.asked = Some(Stopwatch::start());
         let (shared, generation) = (Arc::clone(self), current.generation);
         tokio::spawn(async move {
