@@ -32,7 +32,7 @@ use crate::recovery::plan::plan;
 use crate::recovery::policies::Policies;
 use crate::recovery::quota::covers;
 use crate::store::reconciliations::{Claim, Claimed, Renewed};
-use crate::store::{Store, StoreError};
+use crate::store::{Failure, Store, StoreError};
 use crate::telemetry::metric;
 use commit::{Noted, count_sweep, log_missing_policies};
 use quota::Turn;
@@ -45,6 +45,8 @@ const POLL: Duration = Duration::from_millis(500);
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 /// A decision that changes nothing is not made again at once.
 const NOTHING_CHANGED_DELAY: Duration = Duration::from_secs(5);
+/// Nor is a permission tried again at once while too few replicas confirm: each try is a look at Amazon and one more mark.
+const NOT_CONFIRMED_DELAY: Duration = Duration::from_mins(2);
 
 /// Reconciles charge permissions. Clones share everything; run as many workers as needed.
 #[derive(Debug, Clone)]
@@ -164,7 +166,9 @@ impl Reconciler {
             }
             Err(Stop::Store(error)) => {
                 // If this fails too, the lease runs out by itself.
-                let _ = self.store.release(&claim, NOTHING_CHANGED_DELAY).await;
+                let unconfirmed = error.failure() == Some(Failure::TooFewReplicas);
+                let delay = if unconfirmed { NOT_CONFIRMED_DELAY } else { NOTHING_CHANGED_DELAY };
+                let _ = self.store.release(&claim, delay).await;
                 Err(error)
             }
         }

@@ -13,6 +13,8 @@ pub struct ServerFacts {
     pub replicas: u32,
     /// Replicas that must confirm what is promised (`WAIT_REPLICAS`): our own setting.
     pub replicas_wanted: u32,
+    /// It is reached by way of Sentinels or a cluster, so that another server may take its place: by our own setting.
+    pub fails_over: bool,
     /// Writes are refused unless so many replicas are there and keep up; the number that does.
     pub good_replicas_demanded: Option<u32>,
     /// `appendonly`.
@@ -54,6 +56,7 @@ impl ServerFacts {
             is_replica: field("role").is_some_and(|role| role == "slave"),
             replicas: count("connected_slaves").unwrap_or_default(),
             replicas_wanted: 0,
+            fails_over: false,
             good_replicas_demanded: count("min_slaves_good_slaves"),
             append_only: field("aof_enabled").map(|text| text == "1"),
             append_fsync: None,

@@ -163,7 +163,17 @@ fn replicas(facts: &ServerFacts) -> Finding {
         (count, _) if wanted > 0 => {
             of(Severity::Ok, format!("{count} connected; what is promised waits for {wanted} of them"))
         }
+        (0, _) if facts.fails_over && !facts.is_replica => of(
+            Severity::Warning,
+            "REDIS_URL names Sentinels or a cluster, but no replica is connected: nobody can take over".to_owned(),
+        ),
         (0, _) => of(Severity::Ok, "no replicas: a failover cannot lose anything".to_owned()),
+        (count, None) if facts.fails_over => of(
+            Severity::Warning,
+            format!(
+                "{count} connected, writes wait for none of them, and a primary that is cut off goes on taking writes: two primaries can mark the same charge; set min-replicas-to-write 1 and WAIT_REPLICAS"
+            ),
+        ),
         (count, None) => of(Severity::Warning, format!("{count} connected, and writes wait for none of them")),
         (count, Some(good)) => of(
             Severity::Warning,
@@ -278,6 +288,8 @@ mod tests {
             (|facts| facts.used_memory = None, "redis-memory", Unknown),
             (|facts| (facts.max_memory, facts.used_memory) = (Some(100), Some(80)), "redis-memory", Warning),
             (|facts| facts.replicas = 1, "redis-replicas", Warning),
+            (|facts| facts.fails_over = true, "redis-replicas", Warning),
+            (|facts| (facts.replicas, facts.fails_over) = (1, true), "redis-replicas", Warning),
             (|facts| (facts.replicas, facts.good_replicas_demanded) = (2, Some(1)), "redis-replicas", Warning),
             (|facts| (facts.replicas, facts.replicas_wanted) = (1, 2), "redis-replicas", Error),
         ];

@@ -149,6 +149,8 @@ impl Store {
         let mut first_error = None;
         let prefix = self.0.keys.intent_pattern();
         let prefix = prefix.trim_end_matches('*');
+        // A cursor means something to the server that gave it, and to no other.
+        let mut handle = self.0.connection.handle();
         loop {
             let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
                 .arg(cursor)
@@ -156,7 +158,7 @@ impl Store {
                 .arg(self.0.keys.intent_pattern())
                 .arg("COUNT")
                 .arg(1000)
-                .query_async(&mut self.0.connection.handle())
+                .query_async(&mut handle)
                 .await?;
             for key in keys {
                 let id: Option<IntentId> = key.strip_prefix(prefix).and_then(|id| id.parse().ok());

@@ -11,16 +11,22 @@ use redis::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
+use tracing::warn;
 
 use super::failure::{explain, is_authentication};
-use super::route::Route;
+use super::route::{Place, Route};
 use super::target::Target;
 use super::tls::TlsSettings;
+use crate::clock::Stopwatch;
 
 /// Longer than a slow fsync, shorter than SNS's 15 s. What the network has not acknowledged by then the kernel gives up (Linux), so that
 /// a command that nobody waits for cannot arrive long after.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// The way is asked again this often while a connection is in use, unless the URL itself names the server.
+const WAY_ASKED_AFTER: Duration = Duration::from_secs(10);
+/// As often at most when the server says that it has lost its replicas.
+const DOUBTED_AFTER: Duration = Duration::from_secs(1);
 /// A connection is tried a second time after this, unless the first try took its whole time; then the caller answers 503 or comes back
 /// later, it does not queue.
 const RECONNECT_DELAY: Duration = Duration::from_millis(50);
@@ -35,8 +41,10 @@ struct Shared {
     current: Mutex<Current>,
 }
 
+/// A connection, and where it leads if the URL does not say it.
+type Made = (MultiplexedConnection, Option<Place>);
 /// What a connection that is being made comes to.
-type Making = watch::Receiver<Option<RedisResult<MultiplexedConnection>>>;
+type Making = watch::Receiver<Option<RedisResult<Made>>>;
 
 #[derive(Default)]
 struct Current {
@@ -44,6 +52,8 @@ struct Current {
     making: Option<Making>,
     /// Which replacement this is, so that of many commands that fail at once one replaces it.
     generation: u64,
+    /// Since the way was asked last.
+    asked: Option<Stopwatch>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -60,6 +70,11 @@ impl Connection {
         let route = Route::new(target, tls.certificates(), tcp(), key);
         route.check()?;
         Ok(Self { shared: Arc::new(Shared { route, current: Mutex::default() }) })
+    }
+
+    /// Whether another server may take the place of this one: the URL names Sentinels or a cluster.
+    pub(super) fn fails_over(&self) -> bool {
+        !self.shared.route.is_direct()
     }
 
     /// A handle to send commands with.
@@ -93,7 +108,7 @@ impl Connection {
 
     /// A connection of its own, for commands that block: on the shared one they would hold up everything behind them.
     pub(super) async fn dedicated(&self) -> RedisResult<MultiplexedConnection> {
-        self.shared.route.connect(&config()).await
+        Ok(self.shared.route.connect(&config()).await?.0)
     }
 }
 
@@ -116,7 +131,11 @@ impl Shared {
     /// has gone.
     fn current(self: &Arc<Self>) -> (u64, Making) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ask_again(&mut current, WAY_ASKED_AFTER);
         let generation = current.generation;
+        if current.making.is_none() {
+            current.asked = Some(Stopwatch::start());
+        }
         let making = current.making.get_or_insert_with(|| {
             let (done, making) = watch::channel(None);
             let shared = Arc::clone(self);
@@ -129,7 +148,30 @@ impl Shared {
         (generation, making.clone())
     }
 
-    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+    /// Asks for the way again, beside the commands, if the last time is so long ago; the connection is replaced if it leads elsewhere.
+    fn ask_again(self: &Arc<Self>, current: &mut Current, after: Duration) {
+        if current.asked.as_ref().is_none_or(|asked| asked.elapsed() < after) {
+            return;
+        }
+        let made = current.making.as_ref().and_then(|making| making.borrow().clone());
+        let Some(Ok((_, Some(place)))) = made else { return };
+        current.asked = Some(Stopwatch::start());
+        let (shared, generation) = (Arc::clone(self), current.generation);
+        tokio::spawn(async move {
+            if shared.route.leads_away_from(&place).await {
+                warn!("Redis is somewhere else by now: the connection to the old place is given up");
+                shared.replace(generation);
+            }
+        });
+    }
+
+    /// The server may be one that was cut off.
+    fn doubt(self: &Arc<Self>) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ask_again(&mut current, DOUBTED_AFTER);
+    }
+
+    async fn connect(&self) -> RedisResult<Made> {
         match self.route.connect(&config()).await {
             Err(error) if !error.is_timeout() => {
                 tokio::time::sleep(RECONNECT_DELAY).await;
@@ -143,7 +185,7 @@ impl Shared {
     fn replace(&self, generation: u64) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.generation == generation {
-            *current = Current { making: None, generation: generation + 1 };
+            *current = Current { making: None, generation: generation + 1, asked: None };
         }
     }
 }
@@ -165,7 +207,7 @@ impl Handle {
             // None: the task was ended, and with it the connection.
             let made = made.unwrap_or_else(|| Err((ErrorKind::Io, "the connection was given up").into()));
             match made {
-                Ok(connection) => self.used = Some((generation, connection)),
+                Ok((connection, _)) => self.used = Some((generation, connection)),
                 Err(error) => {
                     self.shared.replace(generation);
                     return Err(error);
@@ -175,10 +217,33 @@ impl Handle {
         self.used.as_mut().ok_or_else(|| (ErrorKind::Client, "no connection").into())
     }
 
+    /// Which connection it uses from now on; makes it if need be.
+    pub(super) async fn generation(&mut self) -> RedisResult<u64> {
+        Ok(self.connection().await?.0)
+    }
+
+    /// Another handle on the very same connection, if there is still one.
+    pub(super) fn same(&self) -> Self {
+        Self { used: self.used.clone(), shared: Arc::clone(&self.shared) }
+    }
+
+    /// Whether it still uses that connection.
+    pub(super) fn is_on(&self, generation: u64) -> bool {
+        self.used.as_ref().is_some_and(|(used, _)| *used == generation)
+    }
+
+    /// Has the way asked again: this server has lost its replicas, and may be the one that was cut off.
+    pub(super) fn doubt(&self) {
+        self.shared.doubt();
+    }
+
     /// One that was closed, could not be set up (a password that was wrong for a moment), does not answer, or leads to what is not the
     /// right server any more, is replaced here, for the next command: the one that failed is never sent again, and those that still wait
     /// for the old connection keep it.
     fn look_at<T>(&mut self, result: RedisResult<T>) -> RedisResult<T> {
+        if result.as_ref().is_err_and(|error| error.code() == Some("NOREPLICAS")) {
+            self.doubt();
+        }
         if let Err(error) = &result
             && needs_another_connection(error)
             && let Some((generation, _)) = self.used.take()

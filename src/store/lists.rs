@@ -264,10 +264,12 @@ impl Store {
         let pattern = self.0.keys.intent_pattern();
         let prefix = pattern.trim_end_matches('*');
         let (mut cursor, mut filled) = (0_u64, 0);
+        // A cursor means something to the server that gave it, and to no other.
+        let mut handle = self.0.connection.handle();
         loop {
             let mut scan = redis::cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(BATCH);
-            let (next, keys): (u64, Vec<String>) = scan.query_async(&mut self.0.connection.handle()).await?;
+            let (next, keys): (u64, Vec<String>) = scan.query_async(&mut handle).await?;
             for key in keys {
                 if let Some(id) = key.strip_prefix(prefix).and_then(|id| id.parse().ok()) {
                     filled += usize::from(self.enlist(&id).await?);

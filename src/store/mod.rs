@@ -54,6 +54,7 @@ use connection::Connection;
 pub use failure::Failure;
 use failure::explain;
 use keys::Keys;
+use replicas::Waiting;
 pub use replicas::{MAX_REPLICA_TIMEOUT, Replicas};
 pub use server::Accounts;
 pub use target::{check_url, is_tls};
@@ -201,7 +202,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     connection: Connection,
     /// For writes that wait for replicas: a wait holds up everything behind it on its connection.
-    waiting: Option<Connection>,
+    waiting: Option<Waiting>,
     keys: Keys,
     source: String,
     account: Account,
@@ -218,9 +219,10 @@ impl Store {
     pub fn connect(settings: StoreSettings, account: Account, clock: Clock) -> Result<Self, StoreError> {
         let keys = Keys::new(&settings.key_prefix, &account);
         let open = || Connection::open(&settings.url, &settings.tls, &keys.marker());
+        let waits = settings.replicas.wait_for > 0;
         Ok(Self(Arc::new(Inner {
             connection: open()?,
-            waiting: (settings.replicas.wait_for > 0).then(open).transpose()?,
+            waiting: waits.then(open).transpose()?.map(|connection| Waiting::new(connection, settings.replicas)),
             keys,
             source: format!("amazon-pay-ipn/{}/{}", account.environment, account.merchant),
             account,

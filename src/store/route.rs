@@ -1,5 +1,5 @@
 //! The way to the server that takes the commands: given by the URL, told by Sentinels, or by the nodes of a cluster. It is looked for
-//! anew for every connection, never remembered over one.
+//! anew for every connection, and while one lasts: an old primary that was cut off closes nothing.
 //!
 //! All keys of an account are in one slot, so on a cluster too everything goes to one server. Its own identity is then what the mark
 //! compares, `WAIT` counts its replicas, and nothing has to be spread or gathered.
@@ -25,6 +25,14 @@ const MOST_NODES: usize = 32;
 
 /// Host and port.
 type Address = (String, u16);
+
+/// Where the way led.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Of the configuration of the Sentinels that said so; 0 on a cluster, where votes count.
+    epoch: u64,
+    address: Address,
+}
 
 /// The way to a server.
 pub(super) struct Route {
@@ -57,28 +65,44 @@ impl Route {
         &self.target.servers[0]
     }
 
-    /// A connection to the server that takes the commands now.
-    pub(super) async fn connect(&self, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
+    /// A connection to the server that takes the commands now, and where that is if the URL does not say it.
+    pub(super) async fn connect(
+        &self,
+        config: &AsyncConnectionConfig,
+    ) -> RedisResult<(MultiplexedConnection, Option<Place>)> {
         let info = self.target.servers[0].clone();
+        let Some(place) = self.find(false).await? else {
+            return Ok((self.client(info)?.get_multiplexed_async_connection_with_config(config).await?, None));
+        };
+        let client = self.client(at(info, &place.address))?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(place.address.clone());
+        let mut connection = client.get_multiplexed_async_connection_with_config(config).await?;
+        if matches!(self.target.kind, Kind::Sentinel { .. }) {
+            // A Sentinel that was cut off may name what is none any more.
+            let replication: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
+            if !replication.lines().any(|line| line == "role:master") {
+                return Err(refused(ServerErrorKind::ReadOnly, "the Sentinels name a server that is no master"));
+            }
+        }
+        Ok((connection, Some(place)))
+    }
+
+    /// Whether the way leads somewhere else by now. Where nobody answers, or only who knows less than was known when we came (Sentinels
+    /// that were cut off), it does not: a connection that works is not given up for that.
+    pub(super) async fn leads_away_from(&self, here: &Place) -> bool {
+        let found = self.find(true).await.ok().flatten();
+        found.is_some_and(|found| found.address != here.address && found.epoch >= here.epoch)
+    }
+
+    /// `None` if the URL itself says it. `staying`: between equal answers of a cluster the place of now is the right one, not the other.
+    async fn find(&self, staying: bool) -> RedisResult<Option<Place>> {
         match &self.target.kind {
-            Kind::Direct => self.client(info)?.get_multiplexed_async_connection_with_config(config).await,
+            Kind::Direct => Ok(None),
             Kind::Sentinel { name, .. } => {
-                let address = self.ask_sentinels(name).await?;
-                let client = self.client(at(info, &address))?;
-                let mut connection = client.get_multiplexed_async_connection_with_config(config).await?;
-                // A Sentinel that was cut off may name what is none any more.
-                let replication: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
-                if !replication.lines().any(|line| line == "role:master") {
-                    return Err(refused(ServerErrorKind::ReadOnly, "the Sentinels name a server that is no master"));
-                }
-                Ok(connection)
+                let (epoch, address) = self.ask_sentinels(name).await?;
+                Ok(Some(Place { epoch, address }))
             }
-            Kind::Cluster => {
-                let address = self.ask_nodes().await?;
-                let client = self.client(at(info, &address))?;
-                *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
-                client.get_multiplexed_async_connection_with_config(config).await
-            }
+            Kind::Cluster => Ok(Some(Place { epoch: 0, address: self.ask_nodes(staying).await? })),
         }
     }
 
@@ -104,7 +128,7 @@ impl Route {
     }
 
     /// What the Sentinels call the master, by the newest configuration that any of them knows.
-    async fn ask_sentinels(&self, name: &str) -> RedisResult<Address> {
+    async fn ask_sentinels(&self, name: &str) -> RedisResult<(u64, Address)> {
         let mut asked = JoinSet::new();
         for server in &self.target.servers {
             let Kind::Sentinel { login, .. } = &self.target.kind else { continue };
@@ -122,11 +146,11 @@ impl Route {
                 Err(error) => why = Some(worse(why, error)),
             }
         }
-        newest.map(|(_, address)| address).ok_or_else(|| why.unwrap_or_else(nobody))
+        newest.ok_or_else(|| why.unwrap_or_else(nobody))
     }
 
     /// The master of the account's slot, by the most of the nodes that answer. One that was cut off believes in its own time.
-    async fn ask_nodes(&self) -> RedisResult<Address> {
+    async fn ask_nodes(&self, staying: bool) -> RedisResult<Address> {
         let mut asked = JoinSet::new();
         let mut infos = self.target.servers.clone();
         let first = &self.target.servers[0];
@@ -161,8 +185,9 @@ impl Route {
             *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
         }
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // Between equals the one that has not just failed us.
-        let owner = votes.into_iter().max_by_key(|(address, votes)| (*votes, last.as_ref() != Some(address)));
+        // Between equals the one that has not just failed us; if none has, the one where we are.
+        let owner =
+            votes.into_iter().max_by_key(|(address, votes)| (*votes, (last.as_ref() == Some(address)) == staying));
         match owner {
             Some((owner, _)) => Ok(owner),
             None if answered => {
@@ -203,15 +228,18 @@ fn worse(one: Option<RedisError>, other: RedisError) -> RedisError {
     one.filter(|error| !error.is_io_error() || other.is_io_error()).unwrap_or(other)
 }
 
-/// The master of that name and the epoch of the configuration that says so.
+/// The master of that name and the epoch of the configuration that says so. While the other replicas are led to a new master `MASTER`
+/// still names the old one, under the new epoch; the address of the promoted one is told by the other command.
 async fn ask_sentinel(client: &Client, name: &str) -> RedisResult<(u64, Address)> {
     let mut connection = client.get_multiplexed_async_connection_with_config(&questions()).await?;
+    // In this order: a new address under the old epoch loses against who knows better, an old one under the new epoch would win.
     let fields: BTreeMap<String, String> =
         redis::cmd("SENTINEL").arg("MASTER").arg(name).query_async(&mut connection).await?;
-    let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
+    let address: Option<(String, String)> =
+        redis::cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name).query_async(&mut connection).await?;
+    let epoch = fields.get("config-epoch").and_then(|text| text.parse().ok()).unwrap_or_default();
     let address =
-        field("port").parse().ok().filter(|_| !field("ip").is_empty()).map(|port| (field("ip").to_owned(), port));
-    let epoch = field("config-epoch").parse().unwrap_or_default();
+        address.and_then(|(host, port)| Some((host, port.parse().ok()?)).filter(|(host, _)| !host.is_empty()));
     address.map(|address| (epoch, address)).ok_or_else(|| (ErrorKind::Parse, "a Sentinel names no address").into())
 }
 

@@ -123,8 +123,14 @@ impl Store {
         for arg in args {
             invocation.arg(*arg);
         }
-        let mut handle = waiting.unwrap_or(&self.0.connection).handle();
-        let result: redis::RedisResult<Vec<Value>> = invocation.invoke_async(&mut handle).await;
+        let mut promise = match waiting {
+            Some(waiting) => Some(waiting.promise().await?),
+            None => None,
+        };
+        let result: redis::RedisResult<Vec<Value>> = match &mut promise {
+            Some(promise) => invocation.invoke_async(&mut promise.handle).await,
+            None => invocation.invoke_async(&mut self.0.connection.handle()).await,
+        };
         let mut reply = Reply { script: script.name, values: result? };
         let reply = match reply.outcome() {
             "no_marker" => Err(StoreError::NoMarker),
@@ -133,8 +139,10 @@ impl Store {
             "" => Err(reply.unexpected()),
             _ => Ok(reply),
         };
-        if reply.is_ok() && waiting.is_some() {
-            self.0.settings.replicas.confirm(&mut handle).await?;
+        if reply.is_ok()
+            && let Some(promise) = promise
+        {
+            promise.kept().await?;
         }
         metrics::histogram!(metric::REDIS_SCRIPT_SECONDS, "script" => script.name).record(stopwatch.elapsed());
         reply

@@ -30,6 +30,7 @@ impl Store {
         let mut handle = self.0.connection.handle();
         let info: String = redis::cmd("INFO").query_async(&mut handle).await?;
         let mut facts = ServerFacts::read(&info);
+        facts.fails_over = self.0.connection.fails_over();
         facts.replicas_wanted = self.0.settings.replicas.wait_for;
         // Not permitted to the documented user, and by most who run Redis for others.
         // A pattern, since servers before Redis 7 take one name only.
@@ -80,10 +81,12 @@ impl Store {
         };
         let (mut cursor, mut found) = (0_u64, Vec::new());
         let mut complete = false;
+        // A cursor means something to the server that gave it, and to no other.
+        let mut handle = self.0.connection.handle();
         for _ in 0..SCANS {
             let mut scan = redis::cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1000);
-            let (next, keys): (u64, Vec<String>) = scan.query_async(&mut self.0.connection.handle()).await?;
+            let (next, keys): (u64, Vec<String>) = scan.query_async(&mut handle).await?;
             found.extend(keys.iter().filter_map(|key| named(key)));
             cursor = next;
             if cursor == 0 {

@@ -4,7 +4,7 @@ use amazon_pay_ipn::store::{Failure, Replicas, StoreError};
 use serde_json::json;
 use std::time::Duration;
 
-use crate::support::servers::{Server, process_of, signal};
+use crate::support::servers::{Server, ask, process_of, signal};
 use crate::support::{HOUR, MINUTE, Options, TestApp, X};
 
 /// The service on a primary with one replica, which it waits for.
@@ -90,5 +90,45 @@ async fn a_mark_that_no_replica_confirms_is_not_sent_and_its_number_stays_unknow
     app.pass(2 * X, MINUTE).await;
     assert_eq!(app.state("renewal").await, "captured");
     assert_eq!(app.ledger().captured_of(&permission).len(), 1);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn many_promises_at_once_share_their_waits() {
+    let (app, replica) = waiting().await;
+    drop(replica);
+    let stores: Vec<_> = (0..16).map(|_| app.store.clone()).collect();
+    let waits = |app: &TestApp| {
+        let stats: String = ask(&app.redis.url_of_own(), &["INFO", "commandstats"]).expect("it answers");
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_wait:calls=").map(str::to_owned));
+        line.and_then(|line| line.split(',').next().and_then(|count| count.parse::<u32>().ok())).unwrap_or(0)
+    };
+    let before = waits(&app);
+    let promising: Vec<_> =
+        stores.into_iter().map(|store| tokio::spawn(async move { store.set_stop(true).await })).collect();
+    for promised in promising {
+        let error = promised.await.expect("no panic").expect_err("nobody confirms");
+        assert!(matches!(error, StoreError::NotReplicated { confirmed: 0, wanted: 1 }), "{error}");
+    }
+    let issued = waits(&app) - before;
+    assert!((1..=2).contains(&issued), "{issued} WAITs for 16 promises at once");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_mark_that_is_not_confirmed_is_not_made_again_every_few_seconds() {
+    let (primary, replica) = Server::with_replica();
+    let replicas = Replicas { wait_for: 1, timeout: Duration::from_millis(300) };
+    let app = TestApp::on(primary.redis, Options { replicas, ..Options::default() }).await;
+    let permission = app.permission();
+    app.submit("renewal", &permission).await;
+    drop(replica);
+    let mut marks = 0;
+    for _ in 0..120 {
+        marks += usize::from(app.reconciler.step().await.is_err());
+        app.advance(Duration::from_secs(5));
+    }
+    assert!((1..=10).contains(&marks), "{marks} marks in ten minutes");
+    assert_eq!((app.creates(), app.charge("renewal").await["numberStatus"].clone()), (0, json!("unknown")));
     app.finish().await;
 }

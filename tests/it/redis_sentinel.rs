@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use amazon_pay_ipn::sandbox::{DeclineCode, Outcome, Reading, SignedMessage};
+use amazon_pay_ipn::store::account::Init;
 use amazon_pay_ipn::store::{Failure, Replicas, Store};
 use serde_json::Value;
 
 use crate::process;
-use crate::support::servers::{Redis, Server, lag, process_of, says, sentinels, signal};
+use crate::support::servers::{Redis, Server, call_now, lag, process_of, says, sentinels, signal};
 use crate::support::{HOUR, MINUTE, Options, TestApp, X};
 
 /// A primary and its replica, watched by three Sentinels.
@@ -157,6 +158,30 @@ async fn with_wait_replicas_a_failover_under_load_loses_nothing_that_was_acknowl
     assert_eq!(watched.app.deliver(&messages[41]).await, 200);
     watched.app.run_due().await;
     watched.app.finish().await;
+}
+
+/// Sentinels that lead elsewhere while the old primary lives on and closes nothing.
+#[tokio::test]
+async fn a_primary_that_the_sentinels_have_left_is_left_too_though_it_still_takes_writes() {
+    let (old, new) = (Server::start("--port", &[]), Server::start("--port", &[]));
+    let app = TestApp::on(Redis::watched_by(&sentinels().ports, 2, old), Options::default()).await;
+    let mut settings = app.settings.store.clone();
+    settings.url = new.redis.url().into();
+    let heir = Store::connect(settings, app.settings.account.clone(), app.clock.clone()).expect("a store");
+    heir.init(Init::First).await.expect("the new primary has the marker");
+    let name = app.redis.url.rsplit('/').next().expect("a name").to_owned();
+    for sentinel in &sentinels().ports {
+        let () = call_now(*sentinel, &["SENTINEL", "REMOVE", &name]);
+        let () = call_now(*sentinel, &["SENTINEL", "MONITOR", &name, "127.0.0.1", &new.port.to_string(), "2"]);
+    }
+    for _ in 0..1500 {
+        app.store.set_stop(true).await.expect("either of them takes it");
+        if heir.account().await.expect("it answers").stopped_since.is_some() {
+            return app.finish().await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the service stays at the old primary");
 }
 
 #[tokio::test]

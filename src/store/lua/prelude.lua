@@ -25,7 +25,8 @@ if is_newer(marker_version) then return { 'newer', KEYS[1] } end
 
 -- Without its marker a server may have lost its data: nothing is written to it (docs/adr/0006).
 -- WAIT waits for what its connection wrote. A script that finds everything stored writes nothing; but what it found may be of another
--- connection, and not with the replicas yet. So a promise always writes.
+-- connection, and not with the replicas yet. So a promise always writes. This comes before the scripts check types: a counter that
+-- nobody reads may grow for what is refused then.
 local function has_marker()
   if marker_version and promise ~= '' then redis.call('HINCRBY', KEYS[1], 'promises', 1) end
   return marker_version and true or false
