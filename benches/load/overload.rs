@@ -256,16 +256,11 @@ async fn send(
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;
         };
-        let status =
-            match tokio::time::timeout(PATIENCE, exchange(&mut connection, address, &pool.messages[message].bytes))
-                .await
-            {
-                Ok(status) => status,
-                Err(_) => {
-                    connection = None;
-                    None
-                }
-            };
+        let answer = exchange(&mut connection, address, &pool.messages[message].bytes);
+        let status = tokio::time::timeout(PATIENCE, answer).await.unwrap_or(None);
+        if status.is_none() {
+            connection = None;
+        }
         let micros = u64::try_from(started.elapsed().saturating_sub(due).as_micros()).unwrap_or(u64::MAX);
         answers.lock().expect("nobody panicked").note(status, micros);
         if status == Some(200) {
