@@ -165,6 +165,9 @@ fn choose(baselines: &BTreeMap<Kind, Came>, choice: Choice) -> Vec<(Kind, Option
         if choice.how == How::RedisKilled && !is_beside_a_write(*point) {
             continue;
         }
+        if matches!(choice.how, How::Frozen | How::Overtaken) && has_an_opposite(*point) {
+            continue;
+        }
         let mut by_it: Vec<Kind> = baselines
             .iter()
             .filter(|(_, came)| came.reached.contains_key(point.as_str()))
@@ -186,6 +189,12 @@ fn choose(baselines: &BTreeMap<Kind, Came>, choice: Choice) -> Vec<(Kind, Option
         }
     }
     work
+}
+
+/// A pause that a frozen process carries out after the caller had the charge resumed elsewhere stands, as it must: nobody knows that its
+/// caller has gone.
+fn has_an_opposite(point: CrashPoint) -> bool {
+    matches!(point, CrashPoint::PauseBefore | CrashPoint::StopBefore)
 }
 
 /// Redis is killed where the process has just written, or is about to.
