@@ -288,7 +288,7 @@ impl Twins {
             stop: self.redis.stop,
             closing: self.redis.close != NEVER,
             closed: self.redis.closed,
-            tainting: false,
+            tainting: scripts::changed_lately(&self.redis, &self.service.rules),
             checks: true,
         };
         let stored = self.service.intent(self.redis.intents[slot]).clone();

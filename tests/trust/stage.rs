@@ -50,6 +50,12 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
     for i = 1, #info, 2 do
       if type(info[i + 1]) ~= 'table' then text = text .. info[i] .. '=' .. tostring(info[i + 1]) .. ' ' end
     end
+  elseif kind == 'hash' then
+    -- In order: DUMP gives the fields of a large hash as they lie in its table, and Redis may turn that over at any time.
+    local all, fields = redis.call('HGETALL', key), {}
+    for i = 1, #all, 2 do fields[#fields + 1] = all[i] .. '=' .. all[i + 1] end
+    table.sort(fields)
+    text = redis.sha1hex(table.concat(fields, ' ') .. redis.call('PEXPIRETIME', key))
   else
     text = redis.sha1hex(redis.call('DUMP', key) .. redis.call('PEXPIRETIME', key))
   end
