@@ -105,10 +105,11 @@ impl Phase {
 /// Runs it all; whether every promise held.
 pub async fn run(minutes: u64) -> anyhow::Result<bool> {
     let world = World::start(Time::Real, &[]).await?;
+    println!("{POOL} messages are being signed");
+    // On all cores, before this process is bound to one.
+    let signed = messages::sign(&world.sandbox, POOL, PERMISSIONS);
     let pinned = pin(&world).await?;
     let mut service = world.serve("serve", pinned.then_some("0"))?;
-    println!("{POOL} messages are being signed");
-    let signed = messages::sign(&world.sandbox, POOL, PERMISSIONS);
     let acknowledged = signed.iter().map(|_| AtomicU32::new(0)).collect();
     let pool = Arc::new(Pool {
         ready: Mutex::new((0..signed.len()).collect()),
