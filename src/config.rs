@@ -10,7 +10,7 @@ pub mod policy_file;
 mod reader;
 mod redis;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -230,19 +230,30 @@ pub fn read_store(given: Given) -> Result<(Account, StoreSettings, Clock), Vec<M
 pub fn read_internal_address(given: Given) -> Result<SocketAddr, Vec<Mistake>> {
     let mut reader = Reader::new(given);
     let address = reader.internal_listen_addr();
-    match address {
-        Some(mut address) if reader.mistakes.is_empty() => {
-            if address.ip().is_unspecified() {
-                address.set_ip(if address.is_ipv4() {
-                    [127, 0, 0, 1].into()
-                } else {
-                    std::net::Ipv6Addr::LOCALHOST.into()
-                });
-            }
-            Ok(address)
-        }
+    reachable(address).filter(|_| reader.mistakes.is_empty()).ok_or(reader.mistakes)
+}
+
+/// Where the internal API can be reached from the same host, and its token, for the commands of operators.
+///
+/// # Errors
+/// All mistakes at once.
+pub fn read_internal_api(given: Given) -> Result<(SocketAddr, SecretString), Vec<Mistake>> {
+    let mut reader = Reader::new(given);
+    let (address, token) = (reader.internal_listen_addr(), reader.token());
+    match (reachable(address), token) {
+        (Some(address), Some(token)) if reader.mistakes.is_empty() => Ok((address, token)),
         _ => Err(reader.mistakes),
     }
+}
+
+/// An address that is listened on, as one that can be connected to.
+fn reachable(listening: Option<SocketAddr>) -> Option<SocketAddr> {
+    let mut address = listening?;
+    if address.ip().is_unspecified() {
+        let loopback: IpAddr = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(loopback);
+    }
+    Some(address)
 }
 
 /// What `policy explain` goes by: the policies of a region, that of the settings (or na) if none is given.

@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
+use amazon_pay_ipn::cli::operator::{charges, permissions, quarantine, stop};
 use amazon_pay_ipn::cli::{check, healthcheck, init, policy, serve, verify};
 #[cfg(feature = "sandbox")]
 use amazon_pay_ipn::cli::{demo, sandbox, trigger};
 use amazon_pay_ipn::config::Given;
-use clap::{Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 /// Receives Amazon Pay notifications, recovers declined charges, and never charges twice.
 #[derive(Debug, Parser)]
@@ -24,6 +26,11 @@ enum Command {
     Check(Box<check::CheckArgs>),
     Verify(verify::VerifyArgs),
     Policy(policy::PolicyArgs),
+    Charges(charges::ChargesArgs),
+    Permissions(permissions::PermissionsArgs),
+    Quarantine(quarantine::QuarantineArgs),
+    Stop(stop::StopArgs),
+    Completions(CompletionsArgs),
     /// Ask the running service whether it is ready
     Healthcheck(Box<Given>),
     /// Watch the whole service at work, on real parts and simulated time; needs nothing but redis-server
@@ -33,6 +40,13 @@ enum Command {
     Sandbox(Box<sandbox::SandboxArgs>),
     #[cfg(feature = "sandbox")]
     Trigger(Box<trigger::TriggerArgs>),
+}
+
+/// Print the completions of a shell
+#[derive(Debug, Args)]
+struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
 }
 
 #[tokio::main]
@@ -45,6 +59,14 @@ async fn main() -> ExitCode {
         Command::Check(args) => check::run(*args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Policy(args) => policy::run(&args),
+        Command::Charges(args) => charges::run(args).await,
+        Command::Permissions(args) => permissions::run(args).await,
+        Command::Quarantine(args) => quarantine::run(args).await,
+        Command::Stop(args) => stop::run(args).await,
+        Command::Completions(CompletionsArgs { shell }) => {
+            clap_complete::generate(shell, &mut Arguments::command(), "amazon-pay-ipn", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
         Command::Healthcheck(given) => healthcheck::run(*given).await,
         #[cfg(feature = "sandbox")]
         Command::Demo => demo::run().await,

@@ -6,6 +6,7 @@ pub mod demo;
 pub mod healthcheck;
 pub mod init;
 mod mistakes;
+pub mod operator;
 pub mod policy;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

@@ -205,7 +205,7 @@ impl Reader {
         }
     }
 
-    fn token(&mut self) -> Option<SecretString> {
+    pub(super) fn token(&mut self) -> Option<SecretString> {
         let token = self.required_file("INTERNAL_API_TOKEN_FILE", self.given.internal_api_token_file.clone())?;
         if token.expose_secret().len() < MIN_TOKEN_CHARS {
             self.mistake("INTERNAL_API_TOKEN_FILE", format!("the token has fewer than {MIN_TOKEN_CHARS} characters"));

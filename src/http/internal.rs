@@ -17,7 +17,7 @@ use tower_http::timeout::TimeoutLayer;
 
 use super::problem::Problem;
 use super::readiness::{Noticed, gauge_durability, ready};
-use super::{capture, charge_actions, charge_list, charge_permissions, charges, quota, resolve, stop};
+use super::{capture, charge_actions, charge_list, charge_permissions, charges, quarantine, quota, resolve, stop};
 use crate::clock::Clock;
 use crate::model::ids::Account;
 use crate::recovery::policies::Policies;
@@ -83,6 +83,9 @@ pub fn router(state: ApiState) -> Router {
         .route("/charges/{id}/resolve", post(resolve::resolve))
         .route("/charge-permissions/{id}/pause", post(charge_actions::pause_permission))
         .route("/charge-permissions/{id}/resume", post(charge_actions::resume_permission))
+        .route("/quarantine", get(quarantine::list))
+        .route("/quarantine/{id}", get(quarantine::show).delete(quarantine::discard))
+        .route("/quarantine/{id}/replay", post(quarantine::replay))
         .route("/quota", get(quota::show))
         .route("/account/probe", post(quota::probe))
         .route("/stop", get(stop::show).post(stop::throw).delete(stop::lift))

@@ -13,6 +13,7 @@ pub mod learning;
 pub mod listener;
 mod problem;
 pub mod public;
+mod quarantine;
 mod quota;
 pub mod readiness;
 mod refusals;

@@ -39,7 +39,9 @@ const COMMANDS: &[&str] = &[
     "ZREM K x",
     "ZSCORE K x",
     "XADD K * x x",
+    "XDEL K 1-0",
     "XLEN K",
+    "XRANGE K - + COUNT 1",
     "XREVRANGE K + - COUNT 1",
     "XTRIM K MINID 0",
 ];

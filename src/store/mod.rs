@@ -6,6 +6,7 @@
 //! - [`reconciliations`]: claim a permission, renew its lease, mark a send, commit.
 //! - [`permissions`]: read a charge permission, ask for its closing or for a look.
 //! - [`quota`]: what is due and may go on; the calls that a reconciliation may make; the fault of the account.
+//! - [`quarantine`]: what was kept aside for a person: look, replay, drop.
 //! - [`consumers`]: read the events as a consumer group.
 //! - [`account`]: the marker, the stop switch, recovery after a loss, readiness.
 //! - `versions`: what a later version of the service wrote is left alone; unknown fields are kept.
@@ -30,6 +31,7 @@ mod notes;
 pub mod notifications;
 mod payload;
 pub mod permissions;
+pub mod quarantine;
 pub mod quota;
 pub mod reconciliations;
 mod record;

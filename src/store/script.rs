@@ -38,6 +38,7 @@ scripts! {
     MARK_CAPTURE = "mark_capture";
     COMMIT_RECONCILIATION = "commit_reconciliation";
     ADD_HINT = "add_hint";
+    REPLAY_QUARANTINED = "replay_quarantined";
     SET_STOP = "set_stop";
     INIT_ACCOUNT = "init_account";
     HOLD_INTENT = "hold_intent";
@@ -57,7 +58,7 @@ scripts! {
 
 /// Scripts after which somebody is told that something is so, or a request goes out: with `WAIT_REPLICAS` they count only once replicas
 /// have confirmed them. What the others write is found again by looking at Amazon, or is asked for again.
-const PROMISES: [&str; 14] = [
+const PROMISES: [&str; 15] = [
     "accept_notification",
     "keep_notification",
     "submit_charge",
@@ -72,6 +73,7 @@ const PROMISES: [&str; 14] = [
     "request_close",
     "retry_charge",
     "resolve_intent",
+    "replay_quarantined",
 ];
 
 /// The answer of a script.

@@ -1,0 +1,70 @@
+//! Answers as people read them. Texts come from callers, buyers and Amazon: nothing of them reaches a terminal that it could act on.
+
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// A table with these headings, without lines.
+pub(super) fn table(headings: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(headings.iter().map(|heading| Cell::new(heading).add_attribute(Attribute::Bold)));
+    table
+}
+
+/// The text of a field, at a path such as `chargeAmount/amount`; empty if there is none.
+pub(super) fn text(value: &Value, path: &str) -> String {
+    let found = path.split('/').try_fold(value, |value, name| value.get(name));
+    match found {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => printable(text),
+        Some(other) => printable(&other.to_string()),
+    }
+}
+
+/// A time to the second, as it is elsewhere when it is none.
+pub(super) fn time(value: &Value, path: &str) -> String {
+    let text = text(value, path);
+    text.parse::<Timestamp>().map_or(text, |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
+/// An amount with its currency.
+pub(super) fn money(value: &Value, path: &str) -> String {
+    let of = |field: &str| text(value, &format!("{path}/{field}"));
+    format!("{} {}", of("amount"), of("currencyCode")).trim().to_owned()
+}
+
+/// A state in the colour of how much it needs somebody.
+pub(super) fn state(value: &Value, path: &str) -> Cell {
+    let text = text(value, path);
+    let color = match text.as_str() {
+        "captured" => Some(Color::Green),
+        "held" => Some(Color::Red),
+        "parked" => Some(Color::Yellow),
+        "canceled" | "abandoned" => Some(Color::DarkGrey),
+        _ => None,
+    };
+    match color {
+        Some(color) => Cell::new(text).fg(color),
+        None => Cell::new(text),
+    }
+}
+
+/// Without control characters, escape sequences and marks that turn the direction of writing.
+pub(super) fn printable(text: &str) -> String {
+    let turns =
+        |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    text.chars().map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_acts_on_is_printed() {
+        assert_eq!(printable("a\u{1b}[2Jb\r\nc\u{202e}d\u{9b}e"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}d\u{fffd}e");
+    }
+}

@@ -1,0 +1,181 @@
+//! `charges`, `permissions`, `quarantine`, `stop` and `completions` as an operator types them: the real program against a real service.
+
+use std::process::{Command, Stdio};
+
+use amazon_pay_ipn::sandbox::{DeclineCode, Forgery, NotificationType, ObjectType, Outcome};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::process::{program, text};
+use crate::support::{TOKEN, TestApp};
+
+struct Desk {
+    app: TestApp,
+    folder: TempDir,
+}
+
+/// What the program did.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    complaints: String,
+}
+
+impl Said {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {} {}", self.out, self.complaints))
+    }
+}
+
+impl Desk {
+    async fn start() -> Self {
+        let folder = TempDir::new().expect("a folder");
+        std::fs::write(folder.path().join("token"), TOKEN).expect("a token");
+        Self { app: TestApp::start().await, folder }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = program(arguments);
+        command
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .env("INTERNAL_LISTEN_ADDR", self.app.internal.trim_start_matches("http://"))
+            .env("INTERNAL_API_TOKEN_FILE", "token");
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Said {
+        let mut command = self.command(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output().expect("the program runs")).await;
+        let output = output.expect("no panic");
+        Said { code: output.status.code(), out: text(&output.stdout), complaints: text(&output.stderr) }
+    }
+
+    async fn good(&self, arguments: &[&str]) -> Said {
+        let said = self.run(arguments).await;
+        assert_eq!(said.code, Some(0), "{arguments:?}: {} {}", said.out, said.complaints);
+        said
+    }
+}
+
+#[tokio::test]
+async fn charges_are_listed_shown_paused_resumed_retried_and_canceled() {
+    let desk = Desk::start().await;
+    let permission = desk.app.permission();
+    desk.app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    desk.app.submit("sub-1", &permission).await;
+    desk.app.run_due().await;
+    let list = desk.good(&["charges", "list", "--state", "scheduled", "--permission", &permission]).await;
+    for part in ["sub-1", &permission, "14.00 USD", "scheduled", "SoftDeclined"] {
+        assert!(list.out.contains(part), "{part}: {}", list.out);
+    }
+    let list = desk.good(&["charges", "list", "--json", "--state", "captured"]).await.json();
+    assert_eq!(list, json!({ "charges": [], "more": false }));
+    assert_eq!(desk.good(&["charges", "show", "sub-1", "--json"]).await.json()["state"], json!("scheduled"));
+    assert!(desk.good(&["charges", "show", "sub-1"]).await.out.contains("14.00 USD"));
+    assert!(desk.good(&["charges", "pause", "sub-1"]).await.out.contains("paused"));
+    let refused = desk.run(&["charges", "retry", "sub-1"]).await;
+    assert_eq!((refused.code, refused.complaints.contains("resume it")), (Some(1), true), "{}", refused.complaints);
+    assert!(!desk.good(&["charges", "resume", "sub-1"]).await.out.contains("paused"));
+    let nobody = desk.run(&["charges", "cancel", "sub-1"]).await;
+    assert_eq!((nobody.code, nobody.complaints.contains("--yes")), (Some(2), true), "{}", nobody.complaints);
+    assert_eq!(desk.app.state("sub-1").await, "scheduled");
+    assert!(desk.good(&["charges", "cancel", "sub-1", "--yes"]).await.out.contains("sub-1: canceled"));
+    let missing = desk.run(&["charges", "show", "sub-2"]).await;
+    assert_eq!((missing.code, missing.out.as_str()), (Some(3), ""));
+    // Each is tried, and the missing one decides.
+    desk.app.submit("sub-3", &permission).await;
+    let some = desk.run(&["charges", "pause", "sub-2", "sub-3"]).await;
+    assert_eq!((some.code, some.out.contains("sub-3")), (Some(3), true), "{}", some.out);
+    desk.good(&["charges", "resume", "sub-3"]).await;
+    desk.app.run_due().await;
+    desk.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_permission_says_why_its_charges_wait_and_is_closed_only_when_that_is_meant() {
+    let desk = Desk::start().await;
+    let permission = desk.app.permission();
+    desk.app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::HardDeclined)).expect("a permission");
+    desk.app.submit("sub-1", &permission).await;
+    desk.app.run_due().await;
+    let why = desk.good(&["permissions", "why", &permission]).await;
+    assert!(why.out.contains("sub-1 (parked) waits for the buyer to update the payment method"), "{}", why.out);
+    let shown = desk.good(&["permissions", "show", &permission]).await;
+    assert!(shown.out.contains("Chargeable") && shown.out.contains("parked"), "{}", shown.out);
+    let close = ["permissions", "close", &permission, "--reason", "the buyer asked for it"];
+    assert_eq!(desk.run(&close).await.code, Some(2));
+    desk.good(&[&close[..], &["--yes"]].concat()).await;
+    desk.app.run_due().await;
+    assert_eq!(desk.app.state("sub-1").await, "abandoned");
+    let unknown = desk.run(&["permissions", "reconcile", "S01-7654321-7654321"]).await;
+    assert_eq!(unknown.code, Some(3), "{}", unknown.complaints);
+    desk.good(&["permissions", "reconcile", &permission]).await;
+    desk.app.run_due().await;
+    desk.app.finish().await;
+}
+
+#[tokio::test]
+async fn the_stop_switch_is_thrown_and_lifted_from_a_shell() {
+    let desk = Desk::start().await;
+    assert!(desk.good(&["stop", "on"]).await.out.contains("is on since"));
+    let permission = desk.app.permission();
+    desk.app.submit("sub-1", &permission).await;
+    desk.app.run_due().await;
+    assert_eq!(desk.app.creates(), 0);
+    assert_eq!(desk.run(&["stop", "off"]).await.code, Some(2), "there is nobody to ask");
+    assert_eq!(desk.good(&["stop", "show", "--json"]).await.json()["stopped"], json!(true));
+    assert!(desk.good(&["stop", "off", "--yes"]).await.out.contains("is off"));
+    desk.app.run_due().await;
+    assert_eq!(desk.app.state("sub-1").await, "captured");
+    desk.app.finish().await;
+}
+
+#[tokio::test]
+async fn the_quarantine_is_listed_shown_replayed_and_dropped_from_a_shell() {
+    let desk = Desk::start().await;
+    assert!(desk.good(&["quarantine", "list"]).await.out.contains("is empty"));
+    let permission = desk.app.permission();
+    let object = (ObjectType::ChargePermission, permission.as_str());
+    for _ in 0..2 {
+        let ipn = desk.app.sandbox.ipn(object, &permission, NotificationType::StateChange);
+        let message = desk.app.sandbox.forge(&ipn, Forgery::ForeignMerchant).expect("a message");
+        assert_eq!(desk.app.post_ipn(&message.body, &message.headers).await, 200);
+    }
+    let list = desk.good(&["quarantine", "list", "--json"]).await.json();
+    let id = list["entries"][0]["id"].as_str().expect("an id");
+    assert!(desk.good(&["quarantine", "show", id]).await.out.contains("NotificationVersion"));
+    let refused = desk.run(&["quarantine", "replay", id]).await;
+    assert_eq!((refused.code, refused.complaints.contains("drop it")), (Some(1), true), "{}", refused.complaints);
+    desk.good(&["quarantine", "drop", id, "--yes"]).await;
+    desk.good(&["quarantine", "drop", "--all", "--yes"]).await;
+    assert!(desk.app.quarantine().await.is_empty());
+    assert_eq!(desk.run(&["quarantine", "drop"]).await.code, Some(2));
+    desk.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_and_a_wrong_token_are_told_apart() {
+    let desk = Desk::start().await;
+    std::fs::write(desk.folder.path().join("other"), "another-token-of-twenty").expect("a token");
+    let wrong = desk.run(&["stop", "show", "--token-file", "other"]).await;
+    assert_eq!((wrong.code, wrong.complaints.contains("token")), (Some(1), true), "{}", wrong.complaints);
+    let public = desk.run(&["stop", "show", "--api", &desk.app.public]).await;
+    assert_eq!((public.code, public.complaints.contains("--api")), (Some(1), true), "{}", public.complaints);
+    let url = desk.run(&["stop", "show", "--api", "localhost"]).await;
+    assert_eq!(url.code, Some(2), "{}", url.complaints);
+    // Nobody listens on the discard port of an address of this host.
+    let nobody = desk.run(&["stop", "show", "--api", "http://127.0.0.1:9"]).await;
+    assert_eq!((nobody.code, nobody.complaints.contains("does not answer")), (Some(4), true), "{}", nobody.complaints);
+    desk.app.finish().await;
+}
+
+#[tokio::test]
+async fn shells_are_given_completions() {
+    let desk = Desk::start().await;
+    for shell in ["bash", "zsh", "fish"] {
+        let said = desk.good(&["completions", shell]).await;
+        assert!(said.out.contains("quarantine") && said.out.contains("amazon-pay-ipn"), "{shell}");
+    }
+    desk.app.finish().await;
+}
