@@ -41,7 +41,7 @@ pub(super) struct Inner {
     /// The operator accepts that answered writes may be lost.
     pub(super) accepted: bool,
     pub(super) noticed: Noticed,
-    token: SecretString,
+    pub(super) token: SecretString,
     metrics: PrometheusHandle,
 }
 
@@ -92,6 +92,7 @@ pub fn router(state: ApiState) -> Router {
         .route_layer(from_fn_with_state(state.clone(), authorize));
     Router::new()
         .nest("/v1", api)
+        .nest("/operator", page::router(state.clone()))
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_page))

@@ -11,6 +11,7 @@ pub mod internal;
 mod ipn_body;
 pub mod learning;
 pub mod listener;
+mod page;
 mod problem;
 pub mod public;
 mod quarantine;

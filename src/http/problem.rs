@@ -42,24 +42,37 @@ struct Errors {
     errors: Vec<FieldError>,
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let plain =
-            |status, detail: String| ProblemDetails::from_status_code(status).with_detail(detail).into_response();
+impl Problem {
+    /// The status, and what a person reads.
+    pub(super) fn said(&self) -> (StatusCode, String) {
         match self {
-            Self::Invalid(errors) => ProblemDetails::from_status_code(StatusCode::BAD_REQUEST)
-                .with_detail("the request is not valid")
-                .with_extensions(Errors { errors })
-                .into_response(),
-            Self::Unreadable(rejection) => plain(rejection.status(), rejection.body_text()),
-            Self::WrongMethod => plain(StatusCode::METHOD_NOT_ALLOWED, "the resource has no such method".to_owned()),
-            Self::Unauthorized => plain(
+            Self::Invalid(errors) => {
+                let errors: Vec<String> =
+                    errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
+                (StatusCode::BAD_REQUEST, errors.join("; "))
+            }
+            Self::Unreadable(rejection) => (rejection.status(), rejection.body_text()),
+            Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "the resource has no such method".to_owned()),
+            Self::Unauthorized => (
                 StatusCode::UNAUTHORIZED,
                 "expected `Authorization: Bearer` with the token of the internal API".to_owned(),
             ),
-            Self::NotFound(what) => plain(StatusCode::NOT_FOUND, format!("there is no such {what}")),
-            Self::Conflict(detail) => plain(StatusCode::CONFLICT, detail),
-            Self::Unavailable(detail) => plain(StatusCode::SERVICE_UNAVAILABLE, detail),
+            Self::NotFound(what) => (StatusCode::NOT_FOUND, format!("there is no such {what}")),
+            Self::Conflict(detail) => (StatusCode::CONFLICT, detail.clone()),
+            Self::Unavailable(detail) => (StatusCode::SERVICE_UNAVAILABLE, detail.clone()),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, detail) = self.said();
+        match self {
+            Self::Invalid(errors) => ProblemDetails::from_status_code(status)
+                .with_detail("the request is not valid")
+                .with_extensions(Errors { errors })
+                .into_response(),
+            _ => ProblemDetails::from_status_code(status).with_detail(detail).into_response(),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Wanted {
 /// An entry as the API shows it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct QuarantineResource {
+pub(super) struct QuarantineResource {
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Timestamp>,
@@ -117,8 +117,12 @@ pub(super) async fn list(
 
 /// `GET /v1/quarantine/{id}`: with the message as it was received.
 pub(super) async fn show(State(state): State<ApiState>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let entry = entry(&state, parse(&id)?).await?;
-    Ok(Json(QuarantineResource::new(entry, true)).into_response())
+    Ok(Json(resource(&state, &id).await?).into_response())
+}
+
+/// An entry as `GET` shows it.
+pub(super) async fn resource(state: &ApiState, id: &str) -> Result<QuarantineResource, Problem> {
+    Ok(QuarantineResource::new(entry(state, parse(id)?).await?, true))
 }
 
 /// `DELETE /v1/quarantine/{id}`: gone for good. 200 with what it was; 404 if it is not there (any more).

@@ -12,7 +12,8 @@ use super::internal::ApiState;
 use super::problem::Problem;
 use super::quota;
 use crate::preflight::{Finding, Severity, server};
-use crate::store::Store;
+use crate::store::account::AccountStatus;
+use crate::store::{Store, StoreError};
 use crate::telemetry::metric;
 
 /// What the preflight of this process found; it grows while the checks that go to Amazon run. Clones share it.
@@ -32,18 +33,23 @@ impl Noticed {
     }
 }
 
+/// How this process and its account stand.
+pub(super) struct Health {
+    pub(super) ready: bool,
+    pub(super) account: AccountStatus,
+    /// What is not as it should be, in words.
+    pub(super) complaints: Vec<String>,
+}
+
 /// Ready means: Redis answers, knows the account, and is no replica. What is wrong with its durability, with the settings or at Amazon
 /// is shown, and is no reason to stop: a process that is taken out of service for it mends nothing.
-pub(super) async fn ready(State(state): State<ApiState>) -> Response {
+///
+/// # Errors
+/// When Redis does not answer.
+pub(super) async fn health(state: &ApiState) -> Result<Health, StoreError> {
     let inner = &state.0;
-    let account = match inner.store.account().await {
-        Ok(account) => account,
-        Err(error) => return Problem::from(error).into_response(),
-    };
-    let server = match inner.store.server_facts().await {
-        Ok(server) => server,
-        Err(error) => return Problem::from(error).into_response(),
-    };
+    let account = inner.store.account().await?;
+    let server = inner.store.server_facts().await?;
     let now = server::set_up(&server, inner.accepted);
     gauge(&now);
     let said = now.iter().filter(|finding| finding.severity >= Severity::Warning);
@@ -57,10 +63,18 @@ pub(super) async fn ready(State(state): State<ApiState>) -> Response {
             fault.since, fault.reason
         ));
     }
-    let mut findings = inner.noticed.all();
+    Ok(Health { ready: !server.is_replica, account, complaints })
+}
+
+/// `GET /readyz`.
+pub(super) async fn ready(State(state): State<ApiState>) -> Response {
+    let Health { ready, account, complaints } = match health(&state).await {
+        Ok(health) => health,
+        Err(error) => return Problem::from(error).into_response(),
+    };
+    let mut findings = state.0.noticed.all();
     findings.retain(|finding| finding.severity != Severity::Ok);
     findings.sort_by_key(|finding| finding.check);
-    let ready = !server.is_replica;
     let body = json!({
         "ready": ready,
         "stoppedSince": account.stopped_since,

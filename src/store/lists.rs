@@ -119,6 +119,20 @@ fn fits(intent: &ChargeIntent, filter: &Filter) -> bool {
 }
 
 impl Store {
+    /// How many charges are in each state, and how many ends are unverified (`unverified`).
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn count_charges(&self) -> Result<HashMap<&'static str, u64>, StoreError> {
+        let names: Vec<&'static str> = Stage::NAMES.into_iter().chain([UNVERIFIED]).collect();
+        let mut pipe = redis::pipe();
+        for name in &names {
+            pipe.zcard(self.0.keys.index(name));
+        }
+        let counts: Vec<u64> = pipe.query_async(&mut self.0.connection.handle()).await?;
+        Ok(names.into_iter().zip(counts).collect())
+    }
+
     /// One page of the charges that are asked for, at most `limit`.
     ///
     /// # Errors
