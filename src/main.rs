@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use amazon_pay_ipn::cli::{check, healthcheck, init, policy, serve, verify};
+use amazon_pay_ipn::cli::{check, events, healthcheck, init, policy, schema, serve, verify};
 #[cfg(feature = "sandbox")]
 use amazon_pay_ipn::cli::{demo, sandbox, trigger};
 use amazon_pay_ipn::config::Given;
@@ -24,6 +24,8 @@ enum Command {
     Check(Box<check::CheckArgs>),
     Verify(verify::VerifyArgs),
     Policy(policy::PolicyArgs),
+    Schema(schema::SchemaArgs),
+    Events(Box<events::EventsArgs>),
     /// Ask the running service whether it is ready
     Healthcheck(Box<Given>),
     /// Watch the whole service at work, on real parts and simulated time; needs nothing but redis-server
@@ -45,6 +47,8 @@ async fn main() -> ExitCode {
         Command::Check(args) => check::run(*args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Policy(args) => policy::run(&args),
+        Command::Schema(args) => schema::run(&args),
+        Command::Events(args) => events::run(*args).await,
         Command::Healthcheck(given) => healthcheck::run(*given).await,
         #[cfg(feature = "sandbox")]
         Command::Demo => demo::run().await,

@@ -3,12 +3,14 @@
 pub mod check;
 #[cfg(feature = "sandbox")]
 pub mod demo;
+pub mod events;
 pub mod healthcheck;
 pub mod init;
 mod mistakes;
 pub mod policy;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+pub mod schema;
 pub mod serve;
 #[cfg(feature = "sandbox")]
 pub mod trigger;

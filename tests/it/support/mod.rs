@@ -533,6 +533,7 @@ fn settings(redis: &Redis, sandbox: &Sandbox, options: &Options) -> Settings {
             dedupe_ttl: 16 * DAY,
             journal_retention: 30 * DAY,
             event_retention: 30 * DAY,
+            event_retention_limit: 30 * DAY,
             intent_retention: 400 * DAY,
             confirmation_delay: X,
             lease: Duration::from_mins(3),
