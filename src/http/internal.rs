@@ -91,7 +91,7 @@ fn api() -> Vec<Route<ApiState>> {
         operation.refuses(400, "The request names its wrong fields").refuses(413, "The body is too large")
     };
     let not_now = "It cannot be done any more, or not again; `detail` says why";
-    let mut routes = vec![
+    let routes = vec![
         Route::post(
             "/charges",
             charges::submit,
@@ -237,11 +237,8 @@ fn api() -> Vec<Route<ApiState>> {
             Operation::new("liftStop", "Let charges go on").answers::<StopResource>(200, "Not stopped"),
         ),
     ];
-    for route in &mut routes {
-        route.add(401, "No or a wrong bearer token");
-        route.add(503, "It may work later. What is promised by other answers is not promised by this one; the same request again is safe");
-    }
-    routes
+    let later = "It may work later. What other answers promise this one does not; the same request again is safe";
+    routes.into_iter().map(|route| route.refuses(401, "No or a wrong bearer token").refuses(503, later)).collect()
 }
 
 /// What probes and scrapers ask for.
@@ -257,7 +254,8 @@ fn probes() -> Vec<Route<ApiState>> {
             ready,
             Operation::new("isReady", "May this process be sent work, and what is not as it should be?")
                 .answers::<ReadyResource>(200, "It may")
-                .answers::<ReadyResource>(503, "It may not; or problem details, if Redis does not answer"),
+                .answers::<ReadyResource>(503, "It may not")
+                .refuses(503, "It may not: Redis is a replica, or does not answer (problem details)"),
         ),
         Route::get(
             "/metrics",

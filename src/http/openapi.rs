@@ -36,7 +36,7 @@ pub(super) struct Operation {
     /// An object whose fields are the parameters of the query.
     query: Option<SchemaOf>,
     headers: &'static [(&'static str, &'static str)],
-    answers: BTreeMap<u16, (&'static str, Option<Content>)>,
+    answers: BTreeMap<u16, (&'static str, Vec<Content>)>,
 }
 
 /// A body: its media types, and its schema.
@@ -70,11 +70,8 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
     }
 
     /// Problem details that are the same for many.
-    pub(super) fn add(&mut self, status: u16, when: &'static str) {
-        self.operation
-            .answers
-            .entry(status)
-            .or_insert((when, Some(Content { kinds: &[PROBLEM], schema: ContentSchema::Of(of::<ProblemBody>()) })));
+    pub(super) fn refuses(self, status: u16, when: &'static str) -> Self {
+        Self { operation: self.operation.refuses(status, when), ..self }
     }
 }
 
@@ -115,22 +112,27 @@ impl Operation {
 
     /// Answers with JSON.
     pub(super) fn answers<T: JsonSchema>(self, status: u16, when: &'static str) -> Self {
-        self.answer(status, when, Some(Content { kinds: &[JSON], schema: ContentSchema::Of(of::<T>()) }))
+        self.answer(status, when, Content { kinds: &[JSON], schema: ContentSchema::Of(of::<T>()) })
     }
 
     /// Answers with text.
     pub(super) fn answers_text(self, status: u16, when: &'static str) -> Self {
         let schema = ContentSchema::Given(json!({ "type": "string" }));
-        self.answer(status, when, Some(Content { kinds: &["text/plain"], schema }))
+        self.answer(status, when, Content { kinds: &["text/plain"], schema })
     }
 
     /// Answers with problem details.
     pub(super) fn refuses(self, status: u16, when: &'static str) -> Self {
-        self.answer(status, when, Some(Content { kinds: &[PROBLEM], schema: ContentSchema::Of(of::<ProblemBody>()) }))
+        self.answer(status, when, Content { kinds: &[PROBLEM], schema: ContentSchema::Of(of::<ProblemBody>()) })
     }
 
-    fn answer(mut self, status: u16, when: &'static str, content: Option<Content>) -> Self {
-        self.answers.insert(status, (when, content));
+    /// The last word on a status counts; bodies of other kinds are kept beside it.
+    fn answer(mut self, status: u16, when: &'static str, content: Content) -> Self {
+        let (said, contents) = self.answers.entry(status).or_default();
+        *said = when;
+        if !contents.iter().any(|known| known.kinds == content.kinds) {
+            contents.push(content);
+        }
         self
     }
 }
@@ -192,11 +194,12 @@ impl Schemas {
             said["requestBody"] = json!({ "required": required, "content": Self::content(content, &mut self.read) });
         }
         let mut responses = Map::new();
-        for (status, (when, content)) in &operation.answers {
-            let mut answer = json!({ "description": when });
-            if let Some(content) = content {
-                answer["content"] = Self::content(content, &mut self.written);
-            }
+        for (status, (when, contents)) in &operation.answers {
+            let contents = contents.iter().flat_map(|content| match Self::content(content, &mut self.written) {
+                Value::Object(content) => content,
+                _ => Map::new(),
+            });
+            let answer = json!({ "description": when, "content": contents.collect::<Map<_, _>>() });
             responses.insert(status.to_string(), answer);
         }
         said["responses"] = responses.into();
