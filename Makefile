@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint ci release bench overload soak backlog model crash-points simulate planted test-redis-matrix interop fuzz
+.PHONY: help setup demo test lint ci release bench overload soak backlog model crash-points simulate planted schema examples test-redis-matrix interop fuzz
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,22 +16,30 @@ test: setup ## Every test, with private Redis servers
 	cargo test --locked
 
 # Without default features is what the production image holds; tests stand on the sandbox, so they are not built there.
-lint: ## Formatting, clippy, documentation, dependencies, scripts, Dockerfile, compose file
+lint: ## Formatting, clippy, documentation, contracts, dependencies, scripts, Dockerfile, compose file
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --lib --bins --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	@scripts/lint-files
+	@scripts/check-contract
 
-ci: ## All that CI does: lint, test, release build, shared checks
+ci: ## All that CI does: lint, test, examples, release build, shared checks
 	$(MAKE) lint
 	$(MAKE) test
+	$(MAKE) examples
 	$(MAKE) release
 	@for check in ../shared/checks/*; do \
 		if [ -f "$$check" ] && [ -x "$$check" ]; then \
 			echo "$$check"; "$$check" "$${CARGO_TARGET_DIR:-target}/release/amazon-pay-ipn" || exit 1; \
 		fi; \
 	done
+
+schema: ## Write docs/api anew: JSON Schemas, AsyncAPI, OpenAPI
+	cargo run --locked --quiet -- schema write docs/api
+
+examples: setup ## The consumers of examples/ (Rust, Python, Node) on a stream that the service writes
+	@scripts/run-examples
 
 release:
 	cargo build --release --locked

@@ -111,6 +111,8 @@ settings! {
     journal_retention = "JOURNAL_RETENTION", "journal-retention";
     /// How long events are kept [default: 30d]
     event_retention = "EVENT_RETENTION", "event-retention";
+    /// How long events are kept for a consumer group that has not acknowledged them [default: 60d, or EVENT_RETENTION if that is longer]
+    event_retention_limit = "EVENT_RETENTION_LIMIT", "event-retention-limit";
     /// How long ended charges are kept [default: 400d]
     intent_retention = "INTENT_RETENTION", "intent-retention";
     /// X: how long an old copy of a request may still be accepted by Amazon [default: 30m]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use amazon_pay_ipn::cli::operator::{charges, permissions, quarantine, stop};
-use amazon_pay_ipn::cli::{check, healthcheck, init, policy, serve, verify};
+use amazon_pay_ipn::cli::{check, events, healthcheck, init, policy, schema, serve, verify};
 #[cfg(feature = "sandbox")]
 use amazon_pay_ipn::cli::{demo, sandbox, trigger};
 use amazon_pay_ipn::config::Given;
@@ -31,6 +31,8 @@ enum Command {
     Quarantine(quarantine::QuarantineArgs),
     Stop(stop::StopArgs),
     Completions(CompletionsArgs),
+    Schema(schema::SchemaArgs),
+    Events(Box<events::EventsArgs>),
     /// Ask the running service whether it is ready
     Healthcheck(Box<Given>),
     /// Watch the whole service at work, on real parts and simulated time; needs nothing but redis-server
@@ -67,6 +69,8 @@ async fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Arguments::command(), "amazon-pay-ipn", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+        Command::Schema(args) => schema::run(&args),
+        Command::Events(args) => events::run(*args).await,
         Command::Healthcheck(given) => healthcheck::run(*given).await,
         #[cfg(feature = "sandbox")]
         Command::Demo => demo::run().await,

@@ -53,6 +53,12 @@ pub mod metric {
     pub const REDIS_SCRIPT_SECONDS: &str = "redis_script_seconds";
     /// Gauge: entries of the streams and the schedule, by `what`: events, journal, quarantine, scheduled.
     pub const LEVEL: &str = "level";
+    /// Gauge: events that none of a consumer group has read, by `group`. Not there where Redis cannot say.
+    pub const CONSUMER_LAG: &str = "consumer_lag";
+    /// Gauge: events that a consumer group has read and not acknowledged, by `group`.
+    pub const CONSUMER_PENDING: &str = "consumer_pending";
+    /// Gauge: age of the oldest event that a consumer group has not acknowledged, by `group`.
+    pub const CONSUMER_BEHIND_SECONDS: &str = "consumer_behind_seconds";
     /// Gauge: connections that are open, by `listener`: public, internal.
     pub const OPEN_CONNECTIONS: &str = "open_connections";
     /// Counter: connections answered 503 and closed because too many were open and a request was handled on each, by `listener`.
@@ -68,7 +74,7 @@ pub mod metric {
     pub const TASKS: &str = "tasks";
 
     /// All of them.
-    pub const ALL: [&str; 24] = [
+    pub const ALL: [&str; 27] = [
         IPN_SECONDS,
         IPN,
         IPN_REFUSED,
@@ -87,6 +93,9 @@ pub mod metric {
         ACCOUNT_FAULT,
         REDIS_SCRIPT_SECONDS,
         LEVEL,
+        CONSUMER_LAG,
+        CONSUMER_PENDING,
+        CONSUMER_BEHIND_SECONDS,
         OPEN_CONNECTIONS,
         CONNECTIONS_REFUSED,
         CONNECTIONS_EVICTED,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use amazon_pay_ipn::amazon_pay::reasons::REASONS;
 use amazon_pay_ipn::config;
 use amazon_pay_ipn::crash::CrashPoint;
-use amazon_pay_ipn::model::event::EventType;
+use amazon_pay_ipn::model::event::{EventType, schema};
 use amazon_pay_ipn::model::verdict::{Decline, Refusal};
 use amazon_pay_ipn::preflight::Check as Preflight;
 use amazon_pay_ipn::sns::Check;
@@ -75,7 +75,43 @@ fn every_example_of_an_event_is_json_and_a_charges_carries_what_all_of_them_do()
 }
 
 #[test]
+fn every_example_of_an_event_is_what_its_type_promises() {
+    let text = read("docs/EVENTS.md");
+    for section in text.split("\n### `").skip(1) {
+        let name = section.split('`').next().unwrap_or_default();
+        let kind = *EventType::ALL.iter().find(|kind| kind.as_str() == name).expect("a type");
+        for block in section.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let example = serde_json::from_str(block).expect("JSON");
+            assert_eq!(schema::check(kind, &example), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn the_contracts_for_machines_are_those_of_the_code() {
+    let documents = amazon_pay_ipn::cli::schema::documents();
+    let found: Names = files("docs/api", ".json").into_iter().map(|(file, _)| file).collect();
+    let expected: Names = documents.iter().map(|(name, _)| format!("docs/api/{name}")).collect();
+    assert_eq!(found, expected, "write them anew: make schema, and remove what is not written any more");
+    for (name, text) in documents {
+        assert!(read(&format!("docs/api/{name}")) == text, "docs/api/{name} is not of this version: make schema");
+    }
+}
+
+#[test]
 fn every_kind_of_alert_is_in_the_events_document() {
+    let schema = schema::data_schema(EventType::AccountAttention);
+    let alerts = schema["oneOf"].as_array().expect("one schema for each kind");
+    let kinds: Names =
+        alerts.iter().filter_map(|alert| Some(alert["properties"]["kind"]["const"].as_str()?.to_owned())).collect();
+    assert!(kinds.len() > 25, "the kinds were not found: {kinds:?}");
+    let document = read("docs/EVENTS.md");
+    let table = document.split("| `kind` |").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    assert_same("docs/EVENTS.md", &kinds, &first_cells(table));
+}
+
+#[test]
+fn every_alert_that_is_raised_is_in_the_events_document() {
     let documented = first_cells(&read("docs/EVENTS.md"));
     let mut kinds = Names::new();
     for (file, text) in files("src", ".rs") {

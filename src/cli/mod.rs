@@ -3,6 +3,7 @@
 pub mod check;
 #[cfg(feature = "sandbox")]
 pub mod demo;
+pub mod events;
 pub mod healthcheck;
 pub mod init;
 mod mistakes;
@@ -10,6 +11,7 @@ pub mod operator;
 pub mod policy;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+pub mod schema;
 pub mod serve;
 #[cfg(feature = "sandbox")]
 pub mod trigger;

@@ -227,6 +227,12 @@ impl Reader {
         let dedupe_ttl = self.duration("DEDUPE_TTL", self.given.dedupe_ttl.clone(), 16 * DAY);
         let journal = self.duration("JOURNAL_RETENTION", self.given.journal_retention.clone(), 30 * DAY);
         let events = self.duration("EVENT_RETENTION", self.given.event_retention.clone(), 30 * DAY);
+        let least = events.unwrap_or_default();
+        let limit =
+            self.duration("EVENT_RETENTION_LIMIT", self.given.event_retention_limit.clone(), least.max(60 * DAY));
+        if limit.is_some_and(|limit| limit < least) {
+            self.mistake("EVENT_RETENTION_LIMIT", "expected at least EVENT_RETENTION");
+        }
         let intents = self.duration("INTENT_RETENTION", self.given.intent_retention.clone(), 400 * DAY);
         if intents.is_some_and(|kept| kept < MIN_INTENT_RETENTION) {
             let message =
@@ -242,6 +248,7 @@ impl Reader {
             dedupe_ttl: dedupe_ttl?,
             journal_retention: journal?,
             event_retention: events?,
+            event_retention_limit: limit?,
             intent_retention: intents?,
             confirmation_delay: x?,
             lease: Duration::from_mins(3),

@@ -6,6 +6,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tracing::info;
 
@@ -18,9 +19,9 @@ use crate::model::charge_request::ChargeRequest;
 use crate::model::ids::Account;
 use crate::store::captures::CaptureRequested;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Body {
+pub(super) struct CaptureBody {
     capture_amount: Option<Amount>,
     soft_descriptor: Option<String>,
 }
@@ -68,7 +69,7 @@ pub(super) async fn request(
 
 /// Reads the wish. No body, or an empty one, is the whole amount.
 fn read(bytes: &[u8], charge: &ChargeRequest, account: &Account) -> Result<CaptureWish, Vec<FieldError>> {
-    let body: Body = if bytes.trim_ascii().is_empty() { Body::default() } else { parse_json(bytes)? };
+    let body: CaptureBody = if bytes.trim_ascii().is_empty() { CaptureBody::default() } else { parse_json(bytes)? };
     let mut checker = Checker { errors: Vec::new() };
     let most = charge.charge_amount;
     let amount = match &body.capture_amount {

@@ -1,6 +1,7 @@
 //! The body of `POST /v1/charges`, checked before anything is stored. Every wrong field is named.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
@@ -27,9 +28,10 @@ const MAX_NUMBER: u32 = 10_000;
 /// No charge is planned further ahead than this many days.
 const MAX_AHEAD_DAYS: i64 = 366;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Body {
+#[schemars(rename = "ChargeSubmission")]
+pub(super) struct Body {
     id: String,
     charge_permission_id: String,
     charge_amount: Amount,
@@ -45,6 +47,7 @@ struct Body {
     platform_id: Option<String>,
     simulation_code: Option<String>,
     #[serde(default, deserialize_with = "optional_time")]
+    #[schemars(with = "Option<Timestamp>")]
     not_before: Option<Timestamp>,
     policy: Option<String>,
     #[serde(default)]
@@ -53,29 +56,33 @@ struct Body {
     declined: Option<Declined>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "HandedOver")]
 struct Declined {
     reason_code: String,
     #[serde(deserialize_with = "time")]
+    #[schemars(with = "Timestamp")]
     at: Timestamp,
     attempts: u32,
 }
 
 /// An amount as Amazon spells it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Amount {
     amount: String,
     currency_code: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "MerchantMetadata")]
 struct MerchantMetadataBody {
     merchant_reference_id: Option<String>,
     merchant_store_name: Option<String>,
     note_to_buyer: Option<String>,
+    #[schemars(skip)]
     custom_information: Option<IgnoredAny>,
 }
 

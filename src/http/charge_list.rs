@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::charges::ChargeResource;
 use super::internal::ApiState;
@@ -20,16 +20,35 @@ const MAX_LIMIT: usize = 200;
 /// A longer reason is none of Amazon's.
 const MAX_REASON_CHARS: usize = 100;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Wanted {
+    /// Only charges in this state.
+    #[schemars(extend("enum" = Stage::NAMES))]
     state: Option<String>,
+    /// Only charges with this reason.
+    #[schemars(extend("maxLength" = MAX_REASON_CHARS))]
     reason: Option<String>,
+    /// `unverified`: ends that an operator has to look at.
+    #[schemars(extend("enum" = ["unverified"]))]
     outcome: Option<String>,
+    /// Only charges of this permission.
     charge_permission_id: Option<String>,
-    /// As text, so that what is no number is refused as what is out of bounds.
+    /// Charges on a page, 1 to 200.
+    // As text, so that what is no number is refused as what is out of bounds.
+    #[schemars(with = "Option<u16>", range(min = 1, max = 200))]
     limit: Option<String>,
+    /// The `nextCursor` of the page before.
     cursor: Option<String>,
+}
+
+/// A page of charges.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ChargePage {
+    charges: Vec<ChargeResource>,
+    /// Give it as `cursor` for the next page; `null`: this is the last one.
+    next_cursor: Option<String>,
 }
 
 /// `GET /v1/charges?state=&reason=&outcome=unverified&chargePermissionId=&limit=&cursor=`.
@@ -43,8 +62,8 @@ pub(super) async fn list(
     let policies = &state.0.policies;
     let shown = |intent| ChargeResource::new(intent, policies.of(intent));
     let charges: Vec<ChargeResource> = page.charges.iter().map(|stored| shown(&stored.intent)).collect();
-    let next = page.next.map(|cursor| cursor.encode());
-    Ok(Json(json!({ "charges": charges, "nextCursor": next })).into_response())
+    let next_cursor = page.next.map(|cursor| cursor.encode());
+    Ok(Json(ChargePage { charges, next_cursor }).into_response())
 }
 
 fn wrong(field: &str, message: impl Into<String>) -> Problem {

@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
@@ -26,25 +27,26 @@ use crate::store::permissions::{CloseRequested, StoredPermission};
 /// Longest `closureReason` that Amazon takes.
 const MAX_REASON_CHARS: usize = 255;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct CloseBody {
+pub(super) struct CloseBody {
     closure_reason: String,
     #[serde(default)]
     cancel_pending_charges: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ReconcileBody {
+pub(super) struct ReconcileBody {
     /// It may be one that nobody here has heard of.
     #[serde(default)]
     new: bool,
 }
 
 /// A charge permission as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "ChargePermission")]
 pub(super) struct PermissionResource {
     charge_permission_id: ChargePermissionId,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,6 +57,7 @@ pub(super) struct PermissionResource {
     reason_codes: Vec<String>,
     closed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["buyer", "merchant", "amazon", "expiry", "unknown"]))]
     closed_by: Option<&'static str>,
     /// The closing that was asked for, while it is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +81,7 @@ pub(super) struct PermissionResource {
     open_charges: Vec<OpenCharge>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct ClosingResource {
     closure_reason: String,
@@ -92,7 +95,7 @@ struct ClosingResource {
     refused: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct HintResource {
     object_type: ObjectType,
@@ -103,7 +106,7 @@ struct HintResource {
     not_before: Option<Timestamp>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct OpenCharge {
     #[serde(flatten)]

@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::info;
 
@@ -28,8 +29,9 @@ use crate::recovery::policy::Policy;
 use crate::store::charges::{Canceled, Declared, Plan, Submission, Submitted};
 
 /// A charge intent as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Charge")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a field of its own for callers")]
 pub struct ChargeResource {
     id: IntentId,
@@ -38,10 +40,13 @@ pub struct ChargeResource {
     capture_now: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<PolicyName>,
+    /// Where it stands.
+    #[schemars(extend("enum" = Stage::NAMES))]
     state: &'static str,
     /// The current number; every `charge.*` event carries it.
     number: u32,
     /// `fresh`, `unknown` or `answered`.
+    #[schemars(extend("enum" = ["fresh", "unknown", "answered"]))]
     number_status: &'static str,
     /// Attempts that count: declines so far, and the one that was captured; as in events.
     attempts: u32,
@@ -80,10 +85,11 @@ pub struct ChargeResource {
 }
 
 /// For whom a charge is parked, since when and until when.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct ParkResource {
     /// `instrument`: the buyer must update it; `attention`: a person must look.
+    #[schemars(extend("enum" = ["instrument", "attention"]))]
     parked_for: &'static str,
     parked_since: Timestamp,
     /// When it is given up, as things are. Later with all time that its window stands still.
@@ -107,7 +113,7 @@ impl ParkResource {
 }
 
 /// Whether, since when and by what a charge is paused.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Pauses {
     /// Whether nothing is sent for it until somebody resumes it, or its permission.
@@ -135,14 +141,16 @@ impl From<&ChargeIntent> for Pauses {
 }
 
 /// The capture that was asked for, as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Capture")]
 struct CaptureResource {
     #[serde(flatten)]
     wish: CaptureWish,
     /// The number of the capture; its events carry it as `captureNumber`.
     number: u32,
     /// `fresh`, `unknown` or `answered`.
+    #[schemars(extend("enum" = ["fresh", "unknown", "answered"]))]
     number_status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_attempt_at: Option<Timestamp>,

@@ -4,13 +4,14 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use problem_details::ProblemDetails;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::error;
 
 use crate::store::StoreError;
 
 /// A field of a request that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(super) struct FieldError {
     /// Path of the field.
     pub(super) field: String,
@@ -35,6 +36,23 @@ pub(super) enum Problem {
     Conflict(String),
     /// 503: it may work later.
     Unavailable(String),
+}
+
+/// Problem details as they are sent; the crate that writes them has no schema.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename = "Problem")]
+#[expect(dead_code, reason = "a schema only")]
+pub(super) struct ProblemBody {
+    /// The status again.
+    status: u16,
+    /// Its reason phrase.
+    title: String,
+    /// What is wrong, for people.
+    #[schemars(extend("minLength" = 1))]
+    detail: String,
+    /// 400: each wrong field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<FieldError>>,
 }
 
 #[derive(Debug, Serialize)]

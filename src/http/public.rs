@@ -11,12 +11,12 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
 use super::ipn_body::{self, BLOCK_BYTES, Unread, Whole};
+use super::openapi::{self, Operation, Route};
 use super::refusals::RefusalLog;
 use crate::clock::Stopwatch;
 use crate::ipn::{self, Ipn, Notification, Quarantine};
@@ -110,7 +110,53 @@ impl IpnState {
 
 /// The router of the public listener.
 pub fn router(state: IpnState) -> Router {
-    Router::new().route("/ipn", post(receive)).with_state(state)
+    routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler)).with_state(state)
+}
+
+fn routes() -> Vec<Route<IpnState>> {
+    let operation = Operation::new("receiveNotification", "A message of Amazon SNS: the IPN end point")
+        .looks_at(&[
+            ("x-amz-sns-message-type", "If it is there it must be the `Type` of the body"),
+            ("x-amz-sns-message-id", "If it is there it must be the `MessageId` of the body"),
+            ("x-amz-sns-topic-arn", "If it is there it must be the `TopicArn` of the body"),
+        ])
+        .takes_given(&["text/plain", "application/json"], message_schema())
+        .answers_text(200, "Stored, or stored before; SNS does not deliver it again")
+        .answers_text(400, "No SNS message, or one that can never become good")
+        .answers_text(403, "A topic, certificate or signature that is not accepted, or too old")
+        .answers_text(413, "Too large")
+        .answers_text(503, "It may pass later: SNS delivers it again");
+    vec![Route::post("/ipn", receive, operation)]
+}
+
+/// The envelope of SNS. Source: <https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html>.
+fn message_schema() -> Value {
+    let texts = [
+        "MessageId",
+        "TopicArn",
+        "Subject",
+        "Message",
+        "Timestamp",
+        "SignatureVersion",
+        "Signature",
+        "SigningCertURL",
+        "Token",
+        "SubscribeURL",
+    ];
+    let mut properties: serde_json::Map<String, Value> =
+        texts.iter().map(|name| ((*name).to_owned(), json!({ "type": "string" }))).collect();
+    let types = MessageType::ALL.map(MessageType::as_str);
+    properties.insert("Type".to_owned(), json!({ "type": "string", "enum": types }));
+    let required =
+        ["Type", "MessageId", "TopicArn", "Message", "Timestamp", "SignatureVersion", "Signature", "SigningCertURL"];
+    json!({ "type": "object", "properties": properties, "required": required })
+}
+
+/// The OpenAPI document of the public listener.
+#[must_use]
+pub fn document(version: &str) -> Value {
+    let description = "The public listener of amazon-pay-ipn: POST /ipn and nothing else. Bodies of answers say no more than the class.";
+    openapi::document("amazon-pay-ipn: public listener", description, version, &routes(), &[])
 }
 
 /// What became of a message.

@@ -6,8 +6,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tracing::warn;
 
 use super::internal::ApiState;
@@ -16,32 +16,49 @@ use crate::ipn::{self, Ipn};
 use crate::model::hint::{Hint, HintNote, ObjectType};
 use crate::model::ids::{ChargePermissionId, ObjectId};
 use crate::sns::Envelope;
-use crate::store::quarantine::{Aside, EntryId, InvalidEntryId, Quarantined, Replayed};
+use crate::store::events::EntryId;
+use crate::store::quarantine::{Aside, Quarantined, Replayed};
 
 /// Entries on a page, unless asked for otherwise.
 const DEFAULT_LIMIT: usize = 50;
 /// Entries on a page at most.
 const MAX_LIMIT: usize = 200;
 
-#[derive(Debug, Deserialize)]
+/// The parameters of the list.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Wanted {
-    /// As text, so that what is no number is refused as what is out of bounds.
+    /// Entries on a page: 1 to 200, 50 if nothing is said.
+    // As text, so that what is no number is refused as what is out of bounds.
     limit: Option<String>,
+    /// The `nextCursor` of an earlier page.
     cursor: Option<String>,
 }
 
+/// What is kept aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    /// A message that was verified when it came.
+    Message,
+    /// An object that Amazon refused to show, or that was put aside for another reason.
+    Hint,
+    /// Neither: this version cannot read it.
+    Unreadable,
+}
+
 /// An entry as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "QuarantineEntry")]
 pub(super) struct QuarantineResource {
+    /// The id of the entry, such as `1769767200000-0`.
     id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<Timestamp>,
+    since: Timestamp,
     /// Why it is kept.
     reason: String,
-    /// `message`, `hint` or `unreadable`.
-    kind: &'static str,
+    kind: Kind,
+    /// SNS `MessageId`, where a message is behind it.
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,13 +76,34 @@ pub(super) struct QuarantineResource {
     body: Option<String>,
 }
 
+/// A page of entries, the oldest first.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct QuarantinePage {
+    entries: Vec<QuarantineResource>,
+    /// Where the next page begins; `null` at the end.
+    next_cursor: Option<String>,
+}
+
+/// What a replay has looked at.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Replayed")]
+pub(super) struct ReplayResource {
+    /// The id that the entry had.
+    id: String,
+    charge_permission_id: ChargePermissionId,
+    object_type: ObjectType,
+    object_id: ObjectId,
+}
+
 impl QuarantineResource {
-    fn new(entry: Quarantined, with_body: bool) -> Self {
+    fn new(entry: Quarantined, since: Timestamp, with_body: bool) -> Self {
         let mut resource = Self {
             id: entry.id.to_string(),
-            since: entry.id.written_at(),
+            since,
             reason: entry.reason,
-            kind: "unreadable",
+            kind: Kind::Unreadable,
             message_id: None,
             topic_arn: None,
             published_at: None,
@@ -76,14 +114,14 @@ impl QuarantineResource {
         };
         match entry.what {
             Aside::Message { message_id, topic_arn, published_at, body } => {
-                resource.kind = "message";
+                resource.kind = Kind::Message;
                 resource.message_id = Some(message_id);
                 resource.topic_arn = Some(topic_arn);
                 resource.published_at = Some(published_at);
                 resource.body = with_body.then_some(body);
             }
             Aside::Hint { permission, hint } => {
-                resource.kind = "hint";
+                resource.kind = Kind::Hint;
                 resource.message_id = Some(hint.note.message_id).filter(|id| !id.is_empty());
                 resource.published_at = Some(hint.note.published_at.to_string());
                 resource.charge_permission_id = Some(permission);
@@ -106,13 +144,13 @@ pub(super) async fn list(
     let limit = limit.filter(|limit| (1..=MAX_LIMIT).contains(limit));
     let limit = limit.ok_or_else(|| wrong("limit", format!("expected 1 to {MAX_LIMIT}")))?;
     let after = wanted.cursor.map(|text| text.parse::<EntryId>());
-    let after = after.transpose().map_err(|error| wrong("cursor", error.to_string()))?;
+    let after = after.transpose().map_err(|error| wrong("cursor", error))?;
     let mut entries = state.0.store.quarantined(after, limit + 1).await?;
     let more = entries.len() > limit;
     entries.truncate(limit);
     let next = entries.last().filter(|_| more).map(|entry| entry.id.to_string());
-    let entries: Vec<_> = entries.into_iter().map(|entry| QuarantineResource::new(entry, false)).collect();
-    Ok(Json(json!({ "entries": entries, "nextCursor": next })).into_response())
+    let entries = entries.into_iter().map(|entry| shown(&state, entry, false)).collect();
+    Ok(Json(QuarantinePage { entries, next_cursor: next }).into_response())
 }
 
 /// `GET /v1/quarantine/{id}`: with the message as it was received.
@@ -122,7 +160,7 @@ pub(super) async fn show(State(state): State<ApiState>, Path(id): Path<String>) 
 
 /// An entry as `GET` shows it.
 pub(super) async fn resource(state: &ApiState, id: &str) -> Result<QuarantineResource, Problem> {
-    Ok(QuarantineResource::new(entry(state, parse(id)?).await?, true))
+    Ok(shown(state, entry(state, parse(id)?).await?, true))
 }
 
 /// `DELETE /v1/quarantine/{id}`: gone for good. 200 with what it was; 404 if it is not there (any more).
@@ -132,7 +170,7 @@ pub(super) async fn discard(State(state): State<ApiState>, Path(id): Path<String
         return Err(missing());
     }
     warn!(entry = %entry.id, reason = entry.reason, "an entry of the quarantine was dropped");
-    Ok(Json(QuarantineResource::new(entry, true)).into_response())
+    Ok(Json(shown(&state, entry, true)).into_response())
 }
 
 /// `POST /v1/quarantine/{id}/replay`: its object is looked at now, and the entry is gone. 202; 409 if it still names nothing that can be
@@ -159,12 +197,12 @@ pub(super) async fn replay(State(state): State<ApiState>, Path(id): Path<String>
         Replayed::Gone => return Err(missing()),
     }
     warn!(entry = %entry.id, %permission, object = %hint.object_id, "an entry of the quarantine was replayed");
-    let body = json!({
-        "id": entry.id.to_string(),
-        "chargePermissionId": permission,
-        "objectType": hint.object_type,
-        "objectId": hint.object_id,
-    });
+    let body = ReplayResource {
+        id: entry.id.to_string(),
+        charge_permission_id: permission,
+        object_type: hint.object_type,
+        object_id: hint.object_id,
+    };
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
 }
 
@@ -190,6 +228,11 @@ fn named(state: &ApiState, message_id: &str, body: &str) -> Result<(ChargePermis
     }
 }
 
+fn shown(state: &ApiState, entry: Quarantined, with_body: bool) -> QuarantineResource {
+    let since = state.0.store.written_at(entry.id);
+    QuarantineResource::new(entry, since, with_body)
+}
+
 async fn entry(state: &ApiState, id: EntryId) -> Result<Quarantined, Problem> {
     state.0.store.quarantined_entry(id).await?.ok_or_else(missing)
 }
@@ -199,7 +242,7 @@ fn missing() -> Problem {
 }
 
 fn parse(id: &str) -> Result<EntryId, Problem> {
-    id.parse().map_err(|error: InvalidEntryId| wrong("id", error.to_string()))
+    id.parse().map_err(|error: &str| wrong("id", error))
 }
 
 fn wrong(field: &str, message: impl Into<String>) -> Problem {

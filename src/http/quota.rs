@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
 use tracing::info;
 
 use super::internal::ApiState;
@@ -21,8 +21,9 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::metric;
 
 /// An operation as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "OperationQuota")]
 struct OperationResource {
     operation: &'static str,
     capacity: u32,
@@ -37,7 +38,7 @@ struct OperationResource {
 }
 
 /// A permission that waits for tokens, and so do its charges.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct WaitingForQuota {
     /// Permissions that are let in before.
@@ -47,9 +48,43 @@ pub(super) struct WaitingForQuota {
 }
 
 /// The fault of the account, as `/readyz` and `/v1/quota` show it.
-pub(super) fn fault_resource(fault: Option<&AccountFault>) -> Value {
-    let Some(fault) = fault else { return Value::Null };
-    json!({ "since": fault.since, "reason": fault.reason, "nextProbeAt": fault.next_probe_at })
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "AccountFault")]
+pub(super) struct FaultResource {
+    since: Timestamp,
+    /// An operation, or Amazon's reason code.
+    reason: String,
+    next_probe_at: Option<Timestamp>,
+}
+
+impl From<AccountFault> for FaultResource {
+    fn from(fault: AccountFault) -> Self {
+        Self { since: fault.since, reason: fault.reason, next_probe_at: fault.next_probe_at }
+    }
+}
+
+/// Whether the account is at fault.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AccountFaultNow {
+    /// `null`: it is not.
+    account_fault: Option<FaultResource>,
+}
+
+/// The quota as the API shows it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Quota")]
+pub(super) struct QuotaResource {
+    operations: [OperationResource; Operation::ALL.len()],
+    /// Permissions that wait, by class.
+    waiting: BTreeMap<&'static str, u64>,
+    waiting_total: u64,
+    /// When all of them have been let in; `null` while the account is at fault.
+    empty_at: Option<Timestamp>,
+    /// `null`: there is none.
+    account_fault: Option<FaultResource>,
 }
 
 /// `GET /v1/quota`.
@@ -57,16 +92,16 @@ pub(super) async fn show(State(state): State<ApiState>) -> Result<Response, Prob
     let store = &state.0.store;
     let account = store.account().await?;
     let status = store.quota_status().await?;
-    let waiting: BTreeMap<&str, u64> =
+    let waiting: BTreeMap<&'static str, u64> =
         Class::ALL.iter().map(|class| (class.as_str(), status.permissions.get(class).copied().unwrap_or(0))).collect();
     let empty_at = if account.fault.is_some() { None } else { let_in_at(&status, 1.0) };
-    let body = json!({
-        "operations": Operation::ALL.map(|operation| operation_resource(&status, operation)),
-        "waiting": waiting,
-        "waitingTotal": status.waiting(),
-        "emptyAt": empty_at,
-        "accountFault": fault_resource(account.fault.as_ref()),
-    });
+    let body = QuotaResource {
+        operations: Operation::ALL.map(|operation| operation_resource(&status, operation)),
+        waiting,
+        waiting_total: status.waiting(),
+        empty_at,
+        account_fault: account.fault.map(FaultResource::from),
+    };
     Ok(Json(body).into_response())
 }
 
@@ -77,7 +112,7 @@ pub(super) async fn probe(State(state): State<ApiState>) -> Result<Response, Pro
     info!(at_fault = asked, "a probe of the account was asked for");
     let account = store.account().await?;
     let status = if asked { StatusCode::ACCEPTED } else { StatusCode::OK };
-    let body = json!({ "accountFault": fault_resource(account.fault.as_ref()) });
+    let body = AccountFaultNow { account_fault: account.fault.map(FaultResource::from) };
     Ok((status, Json(body)).into_response())
 }
 

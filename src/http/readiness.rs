@@ -6,11 +6,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::internal::ApiState;
 use super::problem::Problem;
-use super::quota;
+use super::quota::FaultResource;
 use crate::preflight::{Finding, Severity, server};
 use crate::store::account::AccountStatus;
 use crate::store::{Store, StoreError};
@@ -31,6 +33,23 @@ impl Noticed {
     fn all(&self) -> Vec<Finding> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// What `/readyz` shows.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Readiness")]
+pub(super) struct ReadyResource {
+    ready: bool,
+    /// `null`: the stop switch is off.
+    stopped_since: Option<Timestamp>,
+    /// Whether data was lost or restored, and nobody has ended the recovery.
+    recovering: bool,
+    /// `null`: there is none.
+    account_fault: Option<FaultResource>,
+    /// What is wrong, for people.
+    complaints: Vec<String>,
+    findings: Vec<Finding>,
 }
 
 /// How this process and its account stand.
@@ -75,14 +94,14 @@ pub(super) async fn ready(State(state): State<ApiState>) -> Response {
     let mut findings = state.0.noticed.all();
     findings.retain(|finding| finding.severity != Severity::Ok);
     findings.sort_by_key(|finding| finding.check);
-    let body = json!({
-        "ready": ready,
-        "stoppedSince": account.stopped_since,
-        "recovering": account.recovering,
-        "accountFault": quota::fault_resource(account.fault.as_ref()),
-        "complaints": complaints,
-        "findings": findings,
-    });
+    let body = ReadyResource {
+        ready,
+        stopped_since: account.stopped_since,
+        recovering: account.recovering,
+        account_fault: account.fault.map(FaultResource::from),
+        complaints,
+        findings,
+    };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
 }

@@ -6,6 +6,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tracing::warn;
 
@@ -21,9 +22,9 @@ use crate::store::charges::StoredIntent;
 /// Tries of a resolution that another writer overtakes.
 const TRIES: usize = 5;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "as", rename_all = "snake_case", rename_all_fields = "camelCase", deny_unknown_fields)]
-enum Wanted {
+pub(super) enum ResolveBody {
     Captured { charge_id: String },
     Abandoned {},
     NewNumber { confirm: String },
@@ -43,13 +44,13 @@ pub(super) async fn resolve(
 ) -> Result<Response, Problem> {
     let id = parse(&id)?;
     let body = body.map_err(Problem::Unreadable)?;
-    let wanted: Wanted = serde_json::from_slice(&body).map_err(|error| {
+    let wanted: ResolveBody = serde_json::from_slice(&body).map_err(|error| {
         wrong("as", format!("expected captured with chargeId, abandoned, or new_number with confirm: {error}"))
     })?;
     match wanted {
-        Wanted::Captured { charge_id } => captured(&state, &id, &charge_id).await,
-        Wanted::Abandoned {} => decided(&state, &id, Resolution::Abandoned).await,
-        Wanted::NewNumber { confirm } => {
+        ResolveBody::Captured { charge_id } => captured(&state, &id, &charge_id).await,
+        ResolveBody::Abandoned {} => decided(&state, &id, Resolution::Abandoned).await,
+        ResolveBody::NewNumber { confirm } => {
             let sentence = sentence(&id);
             if confirm != sentence {
                 let message = format!("look in Seller Central, and if there is no charge for it, type: {sentence}");

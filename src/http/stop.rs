@@ -3,16 +3,27 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tracing::warn;
 
 use super::internal::ApiState;
 use super::problem::Problem;
 
+/// The stop switch as the API shows it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Stop")]
+pub(super) struct StopResource {
+    stopped: bool,
+    /// `null` while it is off.
+    since: Option<Timestamp>,
+}
+
 /// `GET /v1/stop`.
 pub(super) async fn show(State(state): State<ApiState>) -> Result<Response, Problem> {
     let account = state.0.store.account().await?;
-    let body = json!({ "stopped": account.stopped_since.is_some(), "since": account.stopped_since });
+    let body = StopResource { stopped: account.stopped_since.is_some(), since: account.stopped_since };
     Ok(Json(body).into_response())
 }
 

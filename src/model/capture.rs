@@ -3,6 +3,7 @@
 //! Captures have numbers of their own (0, 1, 2 ...), beside those of Create Charge and under the same send protocol.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::charge_intent::{ChargeIntent, Number, NumberStatus};
@@ -10,7 +11,7 @@ use super::money::Money;
 
 /// What the caller wants captured. The body of Capture Charge is a pure function of it.
 /// Source: <https://developer.amazon.com/docs/amazon-pay-api-v2/charge.html#capture-charge>.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CaptureWish {
     /// At most the amount that was authorised, in its currency.

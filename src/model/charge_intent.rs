@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::capture::{CaptureIntent, CapturePlan};
@@ -17,7 +18,7 @@ use super::permission::InstrumentDigest;
 pub const RECOVERY: &str = "recovery";
 
 /// What is known about the current number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NumberStatus {
     /// Never marked: nothing can have been sent under its key.
@@ -88,7 +89,7 @@ impl Number {
 }
 
 /// Whether the end of an intent is certain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// No number was unknown when the intent ended.
@@ -98,7 +99,7 @@ pub enum Outcome {
 }
 
 /// What brought about the current attempt; `charge.captured` tells it as `recoveredBy`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
     /// The submission itself.
@@ -114,7 +115,7 @@ pub enum Trigger {
 }
 
 /// Why something is scheduled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
     /// A new number.

@@ -3,6 +3,7 @@
 //! The request is kept as submitted for the life of the intent, because the bytes that we send to Amazon are a pure function of it
 //! and of the number.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ids::ChargePermissionId;
@@ -62,7 +63,7 @@ pub struct MerchantMetadata {
 }
 
 /// `providerMetadata`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProviderMetadata {
     /// The provider's own reference.
@@ -71,7 +72,7 @@ pub struct ProviderMetadata {
 }
 
 /// Customer- or merchant-initiated, unscheduled or recurring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ChargeInitiator {
     /// Customer-initiated, unscheduled.
@@ -85,7 +86,7 @@ pub enum ChargeInitiator {
 }
 
 /// The channel of the purchase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Channel {
     /// Web shop.
     Web,

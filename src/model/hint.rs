@@ -1,13 +1,14 @@
 //! A hint: "this object of this charge permission changed, go and look". That is all a notification says.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{IntentId, ObjectId};
 
 /// The kind of object a notification names (`ObjectType`).
 /// Source: <https://developer.amazon.com/docs/amazon-pay-checkout/set-up-instant-payment-notifications.html>.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ObjectType {
     /// A charge permission.

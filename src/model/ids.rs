@@ -1,9 +1,11 @@
 //! Identifiers, parsed once at the edge so that everything behind it may put them into keys, paths and logs.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use ring::digest;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// An identifier that is not of the expected form.
@@ -55,6 +57,20 @@ macro_rules! id {
         impl From<$name> for String {
             fn from(id: $name) -> String {
                 id.0
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "minLength": 1, "maxLength": $max, "description": concat!("Expected: ", $expected, ".") })
             }
         }
 

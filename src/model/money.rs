@@ -1,10 +1,12 @@
 //! Money as decimals in the currency's own precision. Never a float.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use iso_currency::Currency as Iso;
 use rust_decimal::Decimal;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::ids::Region;
@@ -184,6 +186,25 @@ impl Money {
     #[must_use]
     pub fn exceeds(&self, other: &Self) -> bool {
         self.currency == other.currency && self.amount > other.amount
+    }
+}
+
+impl JsonSchema for Money {
+    fn schema_name() -> Cow<'static, str> {
+        "Money".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let codes = Currency::ALL.map(|iso| iso.code());
+        json_schema!({
+            "type": "object",
+            "description": "An amount in a currency, with exactly the decimals of the currency. Never a float.",
+            "properties": {
+                "amount": { "type": "string", "pattern": "^[0-9]{1,15}(\\.[0-9]{1,15})?$" },
+                "currencyCode": { "type": "string", "enum": codes },
+            },
+            "required": ["amount", "currencyCode"],
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::closing::Closing;
@@ -10,7 +11,7 @@ use super::ids::{ChargeId, ChargePermissionId, Environment, IntentId, MerchantId
 use super::money::Money;
 
 /// What kind of consent the permission is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PermissionKind {
     /// One purchase.
     OneTime,
@@ -25,7 +26,7 @@ pub enum PermissionKind {
 
 /// The state of a charge permission.
 /// Source: <https://developer.amazon.com/docs/amazon-pay-api-v2/charge-permission.html>.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PermissionState {
     /// May be charged.
     Chargeable,

@@ -7,11 +7,14 @@ pub mod amazon;
 pub mod server;
 pub mod settings;
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 /// How bad a finding is, the worst last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// As it should be.
@@ -226,6 +229,26 @@ impl Finding {
             Severity::Ok => self.found.clone(),
             _ => format!("{}. {}. To mend it: {}", self.found, self.check.means(), self.check.mend()),
         }
+    }
+}
+
+impl JsonSchema for Finding {
+    fn schema_name() -> Cow<'static, str> {
+        "Finding".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "properties": {
+                "id": { "type": "string", "enum": Check::ALL.iter().map(|check| check.as_str()).collect::<Vec<_>>() },
+                "severity": generator.subschema_for::<Severity>(),
+                "found": { "type": "string" },
+                "means": { "type": "string", "description": "Not where it is as it should be." },
+                "mend": { "type": "string", "description": "Not where it is as it should be." },
+            },
+            "required": ["id", "severity", "found"],
+        })
     }
 }
 

@@ -72,6 +72,9 @@ pub enum MessageType {
 }
 
 impl MessageType {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Notification, Self::SubscriptionConfirmation, Self::UnsubscribeConfirmation];
+
     /// As SNS spells it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

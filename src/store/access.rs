@@ -44,6 +44,9 @@ const COMMANDS: &[&str] = &[
     "XRANGE K - + COUNT 1",
     "XREVRANGE K + - COUNT 1",
     "XTRIM K MINID 0",
+    "XRANGE K - +",
+    "XINFO GROUPS K",
+    "XPENDING K x",
 ];
 
 /// What a recovery after a loss needs besides. It shows the names of all keys of the server, hence not in every day's permissions.

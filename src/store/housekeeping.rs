@@ -1,6 +1,6 @@
-//! Trimming by age, never by length: work is not dropped to save room. Full streams refuse instead.
+//! How full everything is, and whether a permission is at rest. What is trimmed: [`groups`](super::groups), `trim_lists`.
 
-use super::{Store, StoreError, millis};
+use super::{Store, StoreError};
 use crate::model::ids::ChargePermissionId;
 
 /// How full the streams and the schedule are.
@@ -17,19 +17,6 @@ pub struct Levels {
 }
 
 impl Store {
-    /// Trims events that are older than their retention. Returns how many.
-    ///
-    /// # Errors
-    /// When Redis does not answer.
-    pub async fn trim_events(&self) -> Result<usize, StoreError> {
-        // Entries carry the server's own time, which no clock of ours moves.
-        let real_now = self.0.clock.now().as_millisecond().saturating_sub(self.0.clock.offset_ms());
-        let keep_from = real_now.saturating_sub(millis(self.0.settings.event_retention)).max(0);
-        let mut trim = redis::cmd("XTRIM");
-        trim.arg(self.0.keys.events()).arg("MINID").arg(keep_from);
-        Ok(trim.query_async(&mut self.0.connection.handle()).await?)
-    }
-
     /// Whether nothing is to be done now about a permission: no hint waits, nobody holds its lease, and it is not due.
     ///
     /// # Errors

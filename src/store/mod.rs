@@ -7,7 +7,7 @@
 //! - [`permissions`]: read a charge permission, ask for its closing or for a look.
 //! - [`quota`]: what is due and may go on; the calls that a reconciliation may make; the fault of the account.
 //! - [`quarantine`]: what was kept aside for a person: look, replay, drop.
-//! - [`consumers`]: read the events as a consumer group.
+//! - [`consumers`]: read the events as a consumer group. [`events`]: without one. [`groups`]: how far each has come; what may be trimmed.
 //! - [`account`]: the marker, the stop switch, recovery after a loss, readiness.
 //! - `versions`: what a later version of the service wrote is left alone; unknown fields are kept.
 //! - `server`: what the server says about itself.
@@ -23,7 +23,9 @@ pub mod captures;
 pub mod charges;
 mod connection;
 pub mod consumers;
+pub mod events;
 mod failure;
+pub mod groups;
 pub mod housekeeping;
 pub mod keys;
 pub mod lists;
@@ -82,6 +84,8 @@ pub struct StoreSettings {
     pub journal_retention: Duration,
     /// How long events are kept (`EVENT_RETENTION`).
     pub event_retention: Duration,
+    /// How long they are kept for a consumer group that has not acknowledged them (`EVENT_RETENTION_LIMIT`).
+    pub event_retention_limit: Duration,
     /// How long ended intents are kept (`INTENT_RETENTION`).
     pub intent_retention: Duration,
     /// X: how long an old copy of a send may still be accepted by Amazon (`CONFIRMATION_DELAY`).

@@ -1,56 +1,15 @@
 //! What is kept aside for a person: genuine messages that cannot be acted on, and hints that Amazon refused too often.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::str::FromStr;
 
-use jiff::Timestamp;
 use redis::streams::{StreamId, StreamRangeReply};
 use serde_json::json;
 
+use super::events::EntryId;
 use super::script::REPLAY_QUARANTINED;
 use super::{Store, StoreError};
 use crate::model::hint::{Hint, HintNote, ObjectType};
 use crate::model::ids::ChargePermissionId;
-
-/// The id of an entry: the server's time in milliseconds and a number, as Redis gives it to entries of streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EntryId {
-    milliseconds: u64,
-    number: u64,
-}
-
-impl EntryId {
-    /// When the entry was written, by the clock of the server.
-    #[must_use]
-    pub fn written_at(self) -> Option<Timestamp> {
-        Timestamp::from_millisecond(i64::try_from(self.milliseconds).ok()?).ok()
-    }
-}
-
-impl fmt::Display for EntryId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}-{}", self.milliseconds, self.number)
-    }
-}
-
-/// A text is no id of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected two numbers with a hyphen between them, such as 1769767200000-0")]
-pub struct InvalidEntryId;
-
-impl FromStr for EntryId {
-    type Err = InvalidEntryId;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (milliseconds, number) = text.split_once('-').ok_or(InvalidEntryId)?;
-        let digits = |part: &str| {
-            let plain = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-            plain.then(|| part.parse().ok()).flatten().ok_or(InvalidEntryId)
-        };
-        Ok(Self { milliseconds: digits(milliseconds)?, number: digits(number)? })
-    }
-}
 
 /// An entry of the quarantine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,19 +152,4 @@ fn read_hint(fields: &HashMap<&str, String>) -> Option<Aside> {
     let note: HintNote = serde_json::from_str(fields.get("note")?).ok()?;
     let hint = Hint { object_type: ObjectType::parse(kind)?, object_id: object.parse().ok()?, note };
     Some(Aside::Hint { permission, hint })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_entry_id_is_two_numbers() {
-        let id: EntryId = "1769767200000-3".parse().expect("an id");
-        assert_eq!(id.to_string(), "1769767200000-3");
-        assert_eq!(id.written_at().expect("a time").to_string(), "2026-01-30T10:00:00Z");
-        for wrong in ["", "-", "1", "1-", "-1", "+1-2", "1-2-3", "1 -2", "*", "99999999999999999999-0"] {
-            assert!(wrong.parse::<EntryId>().is_err(), "{wrong}");
-        }
-    }
 }

@@ -49,6 +49,7 @@ scripts! {
     RESOLVE_INTENT = "resolve_intent";
     LIST_INTENT = "list_intent";
     TRIM_LISTS = "trim_lists";
+    TRIM_EVENTS = "trim_events";
     LIST_DUE = "list_due";
     RESERVE_QUOTA = "reserve_quota";
     NOTE_THROTTLED = "note_throttled";

@@ -663,6 +663,7 @@ async fn init(redis_url: &str, prefix: &str, sandbox: &Sandbox, clock: Clock) {
         dedupe_ttl: 16 * DAY,
         journal_retention: 30 * DAY,
         event_retention: 30 * DAY,
+        event_retention_limit: 30 * DAY,
         intent_retention: 400 * DAY,
         confirmation_delay: Duration::from_mins(30),
         lease: Duration::from_mins(3),

@@ -200,6 +200,7 @@ fn store_settings(url: String, tls: TlsSettings) -> StoreSettings {
         dedupe_ttl: HOUR,
         journal_retention: HOUR,
         event_retention: HOUR,
+        event_retention_limit: HOUR,
         intent_retention: HOUR,
         confirmation_delay: X,
         lease: HOUR,

@@ -156,6 +156,7 @@ impl Twins {
             dedupe_ttl: 16 * DAY,
             journal_retention: 30 * DAY,
             event_retention: 30 * DAY,
+            event_retention_limit: 30 * DAY,
             intent_retention: 400 * DAY,
             confirmation_delay: X,
             lease: LEASE,

@@ -450,6 +450,7 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, profile: &Profile) -> Settin
             dedupe_ttl: 16 * DAY,
             journal_retention: YEARS,
             event_retention: YEARS,
+            event_retention_limit: YEARS,
             intent_retention: YEARS,
             confirmation_delay: X,
             lease: Duration::from_mins(3),

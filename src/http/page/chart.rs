@@ -88,13 +88,14 @@ mod tests {
 
     #[test]
     fn the_pieces_of_a_bar_stand_on_one_another_and_the_highest_bar_fills_the_chart() {
-        let series = |class, values: [u64; 2]| Series { name: class.to_owned(), class, values: values.to_vec() };
+        let series =
+            |class: &'static str, values: [u64; 2]| Series { name: class.to_owned(), class, values: values.to_vec() };
         let all = [series("a", [1, 0]), series("b", [3, 2])];
         let first = stack(0, 2, 4, &all);
-        assert_eq!(first.iter().map(|rect| (rect.class, rect.y.as_str(), rect.height.as_str())).collect::<Vec<_>>(), [
-            ("a", "90.0", "30.0"),
-            ("b", "0.0", "90.0"),
-        ]);
+        assert_eq!(
+            first.iter().map(|rect| (rect.class, rect.y.as_str(), rect.height.as_str())).collect::<Vec<_>>(),
+            [("a", "90.0", "30.0"), ("b", "0.0", "90.0"),]
+        );
         assert_eq!(stack(1, 2, 4, &all).len(), 1, "nothing is drawn for nothing");
         assert!(stack(0, 0, 0, &[]).is_empty());
     }

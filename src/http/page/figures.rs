@@ -1,7 +1,7 @@
 //! What was recovered, declined and charged over the last days, counted from the event stream. A fold over events, without I/O; the page
 //! feeds it when somebody looks, so that nobody who does not look pays for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use rust_decimal::Decimal;
@@ -34,7 +34,7 @@ pub(super) struct Bar {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Figures {
     bars: BTreeMap<i64, Bar>,
-    reasons: BTreeMap<String, ()>,
+    reasons: BTreeSet<String>,
 }
 
 impl Figures {
@@ -60,7 +60,8 @@ impl Figures {
                 let money = data.get("captureAmount").filter(|money| money.is_object());
                 let money = money.or_else(|| data.get("chargeAmount"));
                 let part = |name: &str| money.and_then(|money| money.get(name)).and_then(Value::as_str);
-                if let (Some(Ok(amount)), Some(currency)) = (part("amount").map(str::parse::<Decimal>), part("currencyCode"))
+                if let (Some(Ok(amount)), Some(currency)) =
+                    (part("amount").map(str::parse::<Decimal>), part("currencyCode"))
                 {
                     let sum = bar.money.entry(currency.to_owned()).or_default();
                     *sum = sum.checked_add(amount).unwrap_or(*sum);
@@ -90,14 +91,14 @@ fn bar_of(at: Timestamp) -> i64 {
 }
 
 /// A reason is text from outside: only so many are told apart.
-fn limited(known: &mut BTreeMap<String, ()>, reason: &str) -> String {
-    if known.contains_key(reason) {
+fn limited(known: &mut BTreeSet<String>, reason: &str) -> String {
+    if known.contains(reason) {
         return reason.to_owned();
     }
     if known.len() >= REASONS || reason.len() > 60 {
         return OTHER.to_owned();
     }
-    known.insert(reason.to_owned(), ());
+    known.insert(reason.to_owned());
     reason.to_owned()
 }
 

@@ -21,19 +21,15 @@ pub(super) fn page(state: &ApiState, operator: &Operator, title: &str, body: &Ma
                 a href="/operator/permissions" { "Permissions" }
                 a href="/operator/quarantine" { "Quarantine" }
                 span id="live" class="dim" { "without live updates" }
-                form method="post" action="/operator/logout" { button { "Log out" } }
+                form method="post" action="/operator/logout" {
+                    input type="hidden" name="code" value=(operator.form_code);
+                    button { "Log out" }
+                }
             }
             main data-live="" { h1 { (title) } (body) }
             script src="/operator/page.js" defer {}
-            // The session makes the forms; it is not shown.
-            (forms_hold(operator))
         },
     )
-}
-
-/// Nothing; the operator is asked for so that no page with forms is made without one.
-fn forms_hold(_: &Operator) -> Markup {
-    html! {}
 }
 
 /// A page of nobody.
@@ -122,11 +118,11 @@ pub(super) fn charges_table(charges: &[Value]) -> Markup {
         @if charges.is_empty() { p class="dim" { "None." } }
         @else {
             div class="scroll" { table {
-                thead { tr { th { "Charge" } th { "Permission" } th { "Amount" } th { "State" } th class="wide" { "Attempts" } th { "Reason" } th { "Next attempt (UTC)" } } }
+                thead { tr { th { "Charge" } th class="wide" { "Permission" } th { "Amount" } th { "State" } th class="wide" { "Attempts" } th { "Reason" } th { "Next attempt (UTC)" } } }
                 tbody { @for charge in charges {
                     tr {
                         td { (charge_link(&text(charge, "id"))) }
-                        td { (permission_link(&text(charge, "chargePermissionId"))) }
+                        td class="wide" { (permission_link(&text(charge, "chargePermissionId"))) }
                         td { (money(charge, "chargeAmount")) }
                         td { (state_of(charge)) }
                         td class="wide" { (text(charge, "attempts")) }
@@ -153,7 +149,7 @@ fn next(charge: &Value) -> String {
 /// Every field of a resource, those without a value left out.
 pub(super) fn fields(value: &Value, without: &[&str]) -> Markup {
     html! {
-        div class="scroll" { table { tbody {
+        div class="scroll" { table class="fields" { tbody {
             @for (name, field) in value.as_object().into_iter().flatten() {
                 @let shown = shown(value, name, field);
                 @if !without.contains(&name.as_str()) && !shown.is_empty() { tr { th { (name) } td { (shown) } } }

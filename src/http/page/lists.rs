@@ -6,9 +6,9 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::actions::Verb;
 use super::layout::{button, charges_table, instant, page, permission_link, segment};
 use super::{Failed, Operator, PageState};
-use super::actions::Verb;
 use crate::http::charges::ChargeResource;
 use crate::http::internal::ApiState;
 use crate::http::problem::{FieldError, Problem};
@@ -39,7 +39,8 @@ pub(super) async fn found(
 ) -> Result<(Vec<serde_json::Value>, Option<Cursor>), Problem> {
     let found = state.0.store.list_charges(filter, rows, cursor).await?;
     let policies = &state.0.policies;
-    let charges = found.charges.iter().map(|stored| json!(ChargeResource::new(&stored.intent, policies.of(&stored.intent))));
+    let charges =
+        found.charges.iter().map(|stored| json!(ChargeResource::new(&stored.intent, policies.of(&stored.intent))));
     Ok((charges.collect(), found.next))
 }
 
@@ -135,7 +136,7 @@ pub(super) async fn quarantine(
             @else {
                 div class="scroll" { table {
                     thead { tr { th { "Entry" } th { "Since (UTC)" } th { "Names" } th { "Reason" } th {} } }
-                    tbody { @for entry in &entries { (row(&operator, entry)) } }
+                    tbody { @for entry in &entries { (row(&state.api, &operator, entry)) } }
                 } }
             }
             @if let Some(last) = last { p { a href=(format!("/operator/quarantine?cursor={}", segment(&last))) { "More" } } }
@@ -144,12 +145,12 @@ pub(super) async fn quarantine(
     Ok(page(&state.api, &operator, "Quarantine", &body))
 }
 
-fn row(operator: &Operator, entry: &Quarantined) -> Markup {
+fn row(state: &ApiState, operator: &Operator, entry: &Quarantined) -> Markup {
     let id = entry.id.to_string();
     html! {
         tr {
             td { a href=(format!("/operator/quarantine/{}", segment(&id))) { (id) } }
-            td class="time" { (entry.id.written_at().map(instant).unwrap_or_default()) }
+            td class="time" { (instant(state.0.store.written_at(entry.id))) }
             td { @match &entry.what {
                 Aside::Message { message_id, .. } => { "message " (message_id) }
                 Aside::Hint { permission, hint } => { (hint.object_type.as_str()) " " (hint.object_id) " of " (permission_link(permission.as_str())) }

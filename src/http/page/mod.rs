@@ -29,7 +29,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
-use self::layout::{bare, page};
+use self::layout::bare;
 use self::overview::Week;
 use self::session::{Session, Sessions};
 use super::internal::ApiState;
@@ -56,7 +56,7 @@ impl FromRef<PageState> for ApiState {
 }
 
 /// Below `/operator`.
-pub(super) fn router(api: ApiState) -> Router {
+pub(super) fn router(api: ApiState) -> Router<ApiState> {
     let sessions = Sessions::new(api.0.token.expose_secret());
     let state = PageState { api, sessions, week: Arc::default() };
     Router::new()
@@ -72,6 +72,8 @@ pub(super) fn router(api: ApiState) -> Router {
         .route("/do", post(actions::act))
         .route("/page.css", get(|| async { asset("text/css; charset=utf-8", CSS) }))
         .route("/page.js", get(|| async { asset("text/javascript; charset=utf-8", JS) }))
+        .fallback(|| async { Failed(Problem::NotFound("page")) })
+        .method_not_allowed_fallback(|| async { Failed(Problem::WrongMethod) })
         .layer(from_fn(guard))
         .with_state(state)
 }

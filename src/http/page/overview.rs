@@ -51,7 +51,9 @@ impl Week {
             let batch = store.events_from(next, BATCH).await?;
             for event in &batch {
                 let data: Value = serde_json::from_str(event.field("data")).unwrap_or_default();
-                self.figures.count(event.field("type"), store.written_at(event.entry), &data);
+                if let Ok(at) = event.field("time").parse() {
+                    self.figures.count(event.field("type"), at, &data);
+                }
             }
             if let Some(last) = batch.last() {
                 next = last.entry.next();
@@ -119,7 +121,13 @@ fn banner(operator: &Operator, health: &Health) -> Markup {
     let stopped = health.account.stopped_since;
     let fault = health.account.fault.is_some();
     let bad = !health.ready || stopped.is_some() || fault || health.account.recovering;
-    let class = if bad { "banner bad" } else if health.complaints.is_empty() { "banner" } else { "banner warn" };
+    let class = if bad {
+        "banner bad"
+    } else if health.complaints.is_empty() {
+        "banner"
+    } else {
+        "banner warn"
+    };
     html! {
         section class=(class) role="status" {
             @if !health.ready { "Not ready: this instance does not take notifications" }

@@ -123,7 +123,9 @@ mod tests {
         let value = cookie.split(';').next().and_then(|pair| pair.split_once('=')).expect("a cookie").1;
         let (until, code) = value.split_once('.').expect("two parts");
         let later = until.parse::<i64>().expect("a time") + 1;
-        for wrong in [format!("{later}.{code}"), format!("{until}."), format!("{until}.x"), until.to_owned(), String::new()] {
+        for wrong in
+            [format!("{later}.{code}"), format!("{until}."), format!("{until}.x"), until.to_owned(), String::new()]
+        {
             assert_eq!(sessions.of(&sent(&format!("{COOKIE}={wrong}")), now()), None, "{wrong}");
         }
         let session = sessions.of(&sent(&cookie), now()).expect("a session");

@@ -1,6 +1,7 @@
 //! The harness: one private Redis, one sandbox and one service per test, on a clock that the test moves. Nothing sleeps: tests step the
 //! reconciler by hand. [`TestApp::finish`] audits the run against the sandbox's own ledger and the public streams.
 
+pub mod contract;
 pub mod servers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -34,6 +35,8 @@ use servers::Redis;
 pub const TOKEN: &str = "a-token-for-tests-only";
 pub const DAY: Duration = Duration::from_hours(24);
 pub const HOUR: Duration = Duration::from_hours(1);
+/// Longer than 1970 is ago.
+pub const CENTURY: Duration = Duration::from_hours(100 * 366 * 24);
 pub const MINUTE: Duration = Duration::from_mins(1);
 /// X of the tests.
 pub const X: Duration = Duration::from_mins(30);
@@ -245,14 +248,25 @@ impl TestApp {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        request.send().await.expect("an answer").status().as_u16()
+        let status = request.send().await.expect("an answer").status().as_u16();
+        assert!(contract::is_public_status(status), "docs/api/openapi-public.json does not know the answer {status}");
+        status
     }
 
     async fn answer(request: reqwest::RequestBuilder) -> Answer {
-        let response = request.send().await.expect("an answer");
+        let (client, request) = request.build_split();
+        let request = request.expect("a request");
+        let (method, path) = (request.method().as_str().to_lowercase(), request.url().path().to_owned());
+        let response = client.execute(request).await.expect("an answer");
         let status = response.status().as_u16();
+        let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().to_owned();
         let text = response.text().await.expect("a body");
-        Answer { status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        if let Err(broken) = contract::answered(&method, &path, status, &kind, &body) {
+            panic!("docs/api/openapi-internal.json: {broken}");
+        }
+        Answer { status, body }
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
@@ -422,6 +436,9 @@ impl TestApp {
             for field in ["specversion", "source", "type", "subject", "time", "datacontenttype", "data"] {
                 assert!(!event[field].is_empty(), "{field} of {event:?}");
             }
+            if let Err(broken) = contract::told(event) {
+                panic!("docs/api/asyncapi.json: {broken}");
+            }
             let data: Value = serde_json::from_str(&event["data"]).expect("data is JSON");
             let kind = event["type"].trim_start_matches("amazonpay.").trim_end_matches(".v1").to_owned();
             if ["charge.captured", "charge.canceled", "charge.abandoned"].contains(&kind.as_str()) {
@@ -533,6 +550,7 @@ fn settings(redis: &Redis, sandbox: &Sandbox, options: &Options) -> Settings {
             dedupe_ttl: 16 * DAY,
             journal_retention: 30 * DAY,
             event_retention: 30 * DAY,
+            event_retention_limit: CENTURY,
             intent_retention: 400 * DAY,
             confirmation_delay: X,
             lease: Duration::from_mins(3),

@@ -1,6 +1,12 @@
 //! What we tell the merchant's other systems: CloudEvents 1.0 in a Redis stream.
 //!
-//! An event is written in the same script as the transition it tells of; its `id` is given there.
+//! An event is written in the same script as the transition it tells of; its `id` is given there. What each carries is in [`data`] and
+//! [`alert`]; [`schema`] makes the documents for machines from that.
+
+pub mod alert;
+pub mod asyncapi;
+pub mod data;
+pub mod schema;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -8,16 +14,24 @@ use serde_json::{Value, json};
 use super::charge_intent::ChargeIntent;
 
 macro_rules! event_types {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
         /// The type of an event, without the prefix `amazonpay.` and the suffix `.v1`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum EventType {
-            $($(#[$doc])* $variant,)*
+            $($(#[doc = $doc])* $variant,)*
         }
 
         impl EventType {
             /// Every type this version writes.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// What it tells, in words.
+            #[must_use]
+            pub fn means(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),*).trim_ascii(),)*
+                }
+            }
 
             /// The CloudEvents `type`.
             #[must_use]
@@ -97,6 +111,7 @@ impl Event {
     /// An event with this data.
     #[must_use]
     pub fn new(kind: EventType, data: &Value) -> Self {
+        debug_assert_eq!(schema::check(kind, data), Ok(()));
         Self { kind: kind.as_str(), data: data.to_string() }
     }
 
