@@ -96,13 +96,9 @@ async fn a_consumer_that_lost_its_place_gets_its_events_again_and_no_group_is_to
 
 #[tokio::test]
 async fn old_events_stay_for_the_slowest_group_until_it_was_waited_for_long_enough() {
-    let app = TestApp::start().await;
+    let app = TestApp::with_old_events_for(&["quick-group", "slow-group"]).await;
     let key = app.store.keys().events();
     let mut connection = app.connection().await;
-    for group in ["quick-group", "slow-group"] {
-        app.store.create_group(group).await.expect("a group");
-    }
-    app.write_old_events().await;
     let waiting_for = |limit| {
         let settings =
             StoreSettings { event_retention: 30 * DAY, event_retention_limit: limit, ..app.settings.store.clone() };
@@ -160,29 +156,35 @@ async fn old_events_stay_for_the_slowest_group_until_it_was_waited_for_long_enou
 
 #[tokio::test]
 async fn a_dead_group_stops_no_charge_a_stream_that_is_half_full_waits_for_nobody() {
-    let app = TestApp::start().await;
-    app.store.create_group("dead").await.expect("a group");
-    app.write_old_events().await;
+    let app = TestApp::with_old_events_for(&["dead"]).await;
     let of = |events| {
         let bounds = amazon_pay_ipn::store::Bounds { events, ..app.settings.store.bounds };
         let settings = StoreSettings { event_retention_limit: CENTURY, bounds, ..app.settings.store.clone() };
         Store::connect(settings, app.settings.account.clone(), app.clock.clone()).expect("a store")
     };
-    assert_eq!(of(6).trim_events().await.expect("trimmed"), 0, "three of six: there is room");
+    assert_eq!(of(20).trim_events().await.expect("trimmed"), 0, "there is room");
     assert_eq!(of(4).trim_events().await.expect("trimmed"), 3);
     assert_eq!(app.alerts_about_groups().await.len(), 2);
     app.finish().await;
 }
 
 impl TestApp {
-    /// Three, of the first seconds of 1970. Groups must be there: the service itself removes what nobody waits for.
-    async fn write_old_events(&self) {
-        let (key, mut connection) = (self.store.keys().events(), self.connection().await);
+    /// Three events of the first seconds of 1970, and groups that have read none of them. The service is away meanwhile: it removes what
+    /// nobody waits for.
+    async fn with_old_events_for(groups: &[&str]) -> Self {
+        let mut app = Self::start().await;
+        app.stop_service().await;
+        let (key, mut connection) = (app.store.keys().events(), app.connection().await);
+        for group in groups {
+            app.store.create_group(group).await.expect("a group");
+        }
         for ms in [1000, 2000, 3000] {
             let mut add = redis::cmd("XADD");
             add.arg(&key).arg(format!("{ms}-0")).arg("id").arg(ms);
             let () = add.query_async(&mut connection).await.expect("XADD");
         }
+        app.restart().await;
+        app
     }
 
     /// Kinds and groups of the alerts that name groups.
