@@ -159,8 +159,11 @@ impl World {
         if !newest.is_empty() {
             let id = self.dice.pick(&newest).clone();
             match self.dice.below(10) {
-                0..=3 => self.cancel(&id).await,
-                4 => self.close(permission).await,
+                0..=2 => self.cancel(&id).await,
+                3..=4 => self.close(permission).await,
+                5 => self.pause(&id, "charges").await,
+                6 => self.pause(permission, "charge-permissions").await,
+                7 if !self.stopped => self.throw_stop().await,
                 _ => self.ask_about(id).await,
             }
         }
