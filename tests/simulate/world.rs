@@ -34,7 +34,7 @@ pub const DAY: Duration = Duration::from_hours(24);
 /// X of the simulation.
 pub const X: Duration = Duration::from_mins(30);
 /// How long a run may take, in real time: many times what one takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_mins(2);
+pub const PATIENCE: Duration = Duration::from_mins(5);
 const LEASE: Duration = Duration::from_mins(3);
 const YEARS: Duration = Duration::from_hours(20 * 365 * 24);
 
