@@ -53,7 +53,7 @@ pub struct Profile {
     pub hints: Option<usize>,
     /// How far Amazon lets a request's date be from now.
     pub tolerance: Duration,
-    /// Time-out of a call to Amazon, in real time: none ends by it. What stands still may stand as long as the run.
+    /// Time-out of a call to Amazon, in real time: with its margin well within a lease, and so long that nothing that stands still ends by it.
     pub timeout: Duration,
     /// Requests arrive later than the protocol assumes.
     pub beyond: bool,
@@ -73,7 +73,7 @@ impl Profile {
             steady: quota.is_some() && dice.percent(50),
             hints: if dice.percent(12) { Some(2) } else { None },
             tolerance: Duration::from_mins(dice.weighted(&[(3, 5), (1, 15), (1, 20)])),
-            timeout: PATIENCE,
+            timeout: Duration::from_secs(90),
             beyond,
             operations: usize::try_from(dice.between(10, 40)).unwrap_or(30),
         }
