@@ -196,7 +196,7 @@ async fn what_waiting_for_a_replica_costs() {
             let replicas = Replicas { wait_for, timeout: Duration::from_secs(2) };
             let app = TestApp::on(primary.redis, Options { replicas, ..Options::default() }).await;
             let permission = app.permission();
-            let each = if senders == 1 { 500 } else { 200 };
+            let each = if senders == 1 { 400 } else { 100 };
             let messages: Vec<Vec<_>> =
                 (0..senders).map(|_| (0..each).map(|_| app.notification(&permission)).collect()).collect();
             let all = Stopwatch::start();

@@ -346,8 +346,9 @@ pub async fn connected(url: &str) -> MultiplexedConnection {
     // Newer servers know CLIENT SETINFO, and would note that a restricted user may not.
     let settings = info.redis_settings().clone().set_skip_set_lib_name();
     let client = redis::Client::open(info.set_redis_settings(settings)).expect("a URL");
-    // Half a second, the default, is little where everything is read at once.
-    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(MINUTE));
+    // Half a second and a whole one, the defaults, are little where everything is read at once and the machine is busy.
+    let patient =
+        redis::AsyncConnectionConfig::new().set_response_timeout(Some(MINUTE)).set_connection_timeout(Some(MINUTE));
     client.get_multiplexed_async_connection_with_config(&patient).await.expect("a connection")
 }
 
