@@ -13,8 +13,11 @@ use std::time::Duration;
 use amazon_pay_ipn::clock::Stopwatch;
 use amazon_pay_ipn::model::ids::Environment;
 use amazon_pay_ipn::model::quota::{Limits, Operation as Called, Share};
-use amazon_pay_ipn::sandbox::{DeclineCode, Fault, Operation, Outcome, PermissionSpec, SignatureVersion, Throttle};
+use amazon_pay_ipn::sandbox::{
+    DeclineCode, Fault, Ledger, Operation, Outcome, PermissionSpec, SignatureVersion, Throttle,
+};
 use anyhow::{Context, bail};
+use jiff::Timestamp;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -55,6 +58,8 @@ struct Run {
     /// Charges that were taken, with their permissions.
     charges: Vec<(String, String)>,
     acknowledged: Vec<String>,
+    /// When everything was due.
+    begun: Timestamp,
 }
 
 /// Keeps the buckets of the quota full while it lives.
@@ -88,8 +93,7 @@ async fn speed(instances: usize) -> anyhow::Result<bool> {
         run.world.sandbox.inject(Operation::CreateCharge, Fault::DropAfter);
     }
     let no_quota = run.without_quota().await?;
-    let before = run.meter().await?;
-    run.world.advance(LATER + Duration::from_secs(1))?;
+    let before = run.begin().await?;
     run.until_quiet(1).await?;
     let used = run.meter().await?.since(&before);
     let held = vec![run.tell(&used, 1)];
@@ -103,12 +107,11 @@ async fn budget(instances: usize) -> anyhow::Result<bool> {
     let mut run = Run::start(instances, "0.5").await?;
     run.submit(60, 2).await?;
     run.world.sandbox.set_throttle(Some(Throttle::sandbox()));
-    let before = run.meter().await?;
-    run.world.advance(LATER + Duration::from_secs(1))?;
+    let before = run.begin().await?;
     run.until_quiet(FAST).await?;
     let used = run.meter().await?.since(&before);
     let mut held = vec![run.tell(&used, FAST)];
-    let ledger = run.world.sandbox.ledger();
+    let ledger = run.ledger();
     let limits = Limits::of(Environment::Sandbox, "0.5".parse::<Share>()?);
     for (operation, called) in
         [(Operation::CreateCharge, Called::CreateCharge), (Operation::GetChargePermission, Called::GetChargePermission)]
@@ -129,7 +132,7 @@ async fn killed() -> anyhow::Result<bool> {
     run.submit(120, 4).await?;
     (0..1500).for_each(|_| run.world.sandbox.inject(Operation::CreateCharge, Fault::Delay(SLOW_ANSWER)));
     let no_quota = run.without_quota().await?;
-    run.world.advance(LATER + Duration::from_secs(1))?;
+    run.begin().await?;
     let started = Stopwatch::start();
     while started.elapsed() < WORKS_FOR {
         run.pass(FAST).await?;
@@ -156,6 +159,7 @@ impl Run {
             services,
             http: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?,
             redis: world.connection().await?,
+            begun: world.sandbox.now(),
             world,
             permissions: Vec::new(),
             charges: Vec::new(),
@@ -205,7 +209,7 @@ impl Run {
             let buckets = Called::ALL.map(Called::as_str);
             while !ends.load(Ordering::SeqCst) {
                 let _: Result<u64, _> = redis::cmd("HDEL").arg(&key).arg(&buckets).query_async(&mut redis).await;
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
         });
         Ok(NoQuota(over))
@@ -242,13 +246,28 @@ impl Run {
         Ok(())
     }
 
+    /// Everything is due at once.
+    async fn begin(&mut self) -> anyhow::Result<Meter> {
+        let meter = self.meter().await?;
+        self.world.advance(LATER + Duration::from_secs(1))?;
+        self.begun = self.world.sandbox.now();
+        Ok(meter)
+    }
+
+    /// What came since then: at its submission each permission was looked at.
+    fn ledger(&self) -> Ledger {
+        let mut ledger = self.world.sandbox.ledger();
+        ledger.requests.retain(|request| request.received_at >= self.begun);
+        ledger
+    }
+
     async fn meter(&mut self) -> anyhow::Result<Meter> {
         Meter::read(&self.services, &self.http, &mut self.redis).await
     }
 
     /// Prints what was used for what; whether nobody lost a lease.
     fn tell(&self, used: &Used, times: u32) -> (String, bool) {
-        let ledger = self.world.sandbox.ledger();
+        let ledger = self.ledger();
         let span = meters::span(&ledger) / times;
         let charges = ledger.requests_of(Operation::CreateCharge).len();
         println!("{}", used.table(charges, span));

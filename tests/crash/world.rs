@@ -524,8 +524,10 @@ impl World {
 
     pub async fn stream(&self, name: &str) -> Vec<BTreeMap<String, String>> {
         let client = redis::Client::open(self.redis_url.as_str()).expect("a URL");
-        // Half a second, the default, is little on a busy machine.
-        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        // Half a second for an answer and one for a connection, the defaults, are little on a busy machine.
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_response_timeout(Some(PATIENCE))
+            .set_connection_timeout(Some(PATIENCE));
         let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.expect("a connection");
         let entries: Vec<(String, BTreeMap<String, String>)> = redis::cmd("XRANGE")
             .arg(format!("{}{name}", self.key_base))
