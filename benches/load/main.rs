@@ -15,7 +15,7 @@ mod world;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo bench --bench load -- overload|soak MINUTES, or: instances";
+const USAGE: &str = "usage: cargo bench --bench load -- overload|soak MINUTES, or: instances [speed|budget|killed]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -26,6 +26,9 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         [kind] if kind == "instances" => (kind.as_str(), Some(0)),
+        [kind, part] if kind == "instances" && ["speed", "budget", "killed"].contains(&part.as_str()) => {
+            (kind.as_str(), Some(0))
+        }
         [kind, minutes] => (kind.as_str(), minutes.parse().ok()),
         _ => ("", None),
     };
@@ -38,7 +41,7 @@ fn main() -> ExitCode {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let done = match kind {
         "overload" => runtime.block_on(overload::run(minutes)),
-        "instances" => runtime.block_on(instances::run()),
+        "instances" => runtime.block_on(instances::run(arguments.get(1).map(String::as_str))),
         "soak" => runtime.block_on(soak::run(minutes)),
         _ => {
             eprintln!("{USAGE}");
