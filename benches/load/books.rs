@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use amazon_pay_ipn::sandbox::Ledger;
+use amazon_pay_ipn::sandbox::{ChargeState, Ledger};
 use anyhow::Context;
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamRangeReply;
@@ -25,6 +25,17 @@ pub struct Audit<'a> {
 
 impl Audit<'_> {
     pub async fn all(&self, mut redis: MultiplexedConnection, prefix: &str) -> anyhow::Result<Vec<(String, bool)>> {
+        let mut held = self.ends_and_journal(redis.clone(), prefix).await?;
+        held.extend(keys(&mut redis, prefix).await?);
+        Ok(held)
+    }
+
+    /// All but the keys that are left.
+    pub async fn ends_and_journal(
+        &self,
+        mut redis: MultiplexedConnection,
+        prefix: &str,
+    ) -> anyhow::Result<Vec<(String, bool)>> {
         let mut held = self.charges().await?;
         let journal: BTreeSet<String> =
             entries(&mut redis, &format!("{prefix}journal"), "message_id").await?.into_iter().collect();
@@ -33,15 +44,21 @@ impl Audit<'_> {
             format!("{} notifications acknowledged, not in the journal: {lost}", self.acknowledged.len()),
             lost == 0,
         ));
-        held.extend(keys(&mut redis, prefix).await?);
         Ok(held)
     }
 
     /// Each charge ended, once, as the ledger says.
     async fn charges(&self) -> anyhow::Result<Vec<(String, bool)>> {
         let (mut twice, mut open, mut wrong, mut ends) = (0, Vec::new(), Vec::new(), BTreeMap::<String, u64>::new());
+        let mut paid = BTreeMap::<(&str, &str), usize>::new();
+        for charge in self.ledger.charges.iter().filter(|charge| charge.state == ChargeState::Captured) {
+            let label = charge.custom_information.as_deref().unwrap_or_default();
+            *paid.entry((made_for(label), &charge.permission)).or_default() += 1;
+        }
+        let mut known = 0;
         for (id, permission) in self.charges {
-            let captured = self.ledger.captured_of(permission).len();
+            let captured = paid.get(&(id.as_str(), permission.as_str())).copied().unwrap_or(0);
+            known += captured;
             twice += usize::from(captured > 1);
             let url = format!("{}/v1/charges/{id}", self.internal);
             let text = self.http.get(url).bearer_auth(TOKEN).send().await?.text().await?;
@@ -60,9 +77,19 @@ impl Audit<'_> {
         Ok(vec![
             (format!("{} charges ended: {ends:?}; still open: {}", self.charges.len(), open.len()), open.is_empty()),
             (format!("charged twice: {twice}"), twice == 0),
+            (
+                format!("captured for nobody: {}", paid.values().sum::<usize>() - known),
+                paid.values().sum::<usize>() == known,
+            ),
             (format!("another end than the ledger's: {}", wrong.len()), wrong.is_empty()),
         ])
     }
+}
+
+/// The charge that a label of ours names, `amazon-pay-ipn/v1/<id>/<number>`.
+fn made_for(label: &str) -> &str {
+    let tag = label.strip_prefix("amazon-pay-ipn/v1/").unwrap_or(label);
+    tag.rsplit_once('/').map_or(tag, |(id, _)| id)
 }
 
 async fn entries(redis: &mut MultiplexedConnection, key: &str, field: &str) -> anyhow::Result<Vec<String>> {

@@ -1,4 +1,4 @@
-//! Loads that last: `make overload`, `make soak`. They run the real program on a private Redis beside a local Amazon Pay, print what they
+//! Loads that last: `make overload`, `make soak`, and several instances side by side. They run the real program on a private Redis beside a local Amazon Pay, print what they
 //! saw, and end with status 1 if a promise of `docs/RELIABILITY.md` was broken.
 
 #![expect(unreachable_pub, reason = "a program has no outside")]
@@ -6,14 +6,16 @@
 
 mod books;
 mod client;
+mod instances;
 mod messages;
+mod meters;
 mod overload;
 mod soak;
 mod world;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo bench --bench load -- overload|soak MINUTES";
+const USAGE: &str = "usage: cargo bench --bench load -- overload|soak MINUTES, or: instances [speed|budget|killed]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -22,6 +24,10 @@ fn main() -> ExitCode {
         [] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
+        }
+        [kind] if kind == "instances" => (kind.as_str(), Some(0)),
+        [kind, part] if kind == "instances" && ["speed", "budget", "killed"].contains(&part.as_str()) => {
+            (kind.as_str(), Some(0))
         }
         [kind, minutes] => (kind.as_str(), minutes.parse().ok()),
         _ => ("", None),
@@ -35,6 +41,7 @@ fn main() -> ExitCode {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let done = match kind {
         "overload" => runtime.block_on(overload::run(minutes)),
+        "instances" => runtime.block_on(instances::run(arguments.get(1).map(String::as_str))),
         "soak" => runtime.block_on(soak::run(minutes)),
         _ => {
             eprintln!("{USAGE}");

@@ -108,8 +108,24 @@ impl World {
         self.offset
     }
 
+    /// How often a process of this run has said this.
+    pub fn said(&self, part: &str) -> anyhow::Result<u64> {
+        let mut count = 0;
+        for entry in std::fs::read_dir(self.folder.path())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                count += std::fs::read_to_string(path)?.lines().filter(|line| line.contains(part)).count() as u64;
+            }
+        }
+        Ok(count)
+    }
+
     pub async fn connection(&self) -> anyhow::Result<MultiplexedConnection> {
-        Ok(redis::Client::open(self.redis.url())?.get_multiplexed_async_connection().await?)
+        // Half a second, the default, is little on a busy machine.
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_response_timeout(Some(Duration::from_secs(30)))
+            .set_connection_timeout(Some(Duration::from_secs(30)));
+        Ok(redis::Client::open(self.redis.url())?.get_multiplexed_async_connection_with_config(&patient).await?)
     }
 
     /// The full name of a key of the account.

@@ -103,7 +103,7 @@ pub async fn of_redis(store: &Store, accepted: bool) -> Vec<Finding> {
         Err(why) => findings.push(of(Check::RedisMarker, Severity::Error, why)),
     }
     findings.push(match bounded(store.accounts_under_prefix()).await {
-        Ok(accounts) => server::other_accounts(&accounts.own, &accounts.found, accounts.complete),
+        Ok(accounts) => server::other_accounts(&accounts.own, &accounts.found, accounts.left_out),
         Err(why) if why.contains("lacks a permission") => {
             of(Check::RedisOtherAccounts, Severity::Unknown, "not known: SCAN is not permitted".to_owned())
         }

@@ -167,7 +167,9 @@ fn replicas(facts: &ServerFacts) -> Finding {
             Severity::Warning,
             "REDIS_URL names Sentinels or a cluster, but no replica is connected: nobody can take over".to_owned(),
         ),
-        (0, _) => of(Severity::Ok, "no replicas: a failover cannot lose anything".to_owned()),
+        (0, _) => {
+            of(Severity::Ok, "none is connected: no other server can take over, so none can lack a write".to_owned())
+        }
         (count, None) if facts.fails_over => of(
             Severity::Warning,
             format!(
@@ -206,9 +208,10 @@ pub(super) fn apart(check: Check, ahead: SignedDuration, other: &str) -> Finding
     Finding::new(check, severity, found)
 }
 
-/// Who uses the prefix: `live:A2K7NDRCTOTPW9` and its like, of markers that were found; ours is `own`. `complete`: all were looked at.
+/// Who uses the prefix: `live:A2K7NDRCTOTPW9` and its like, of markers that were found; ours is `own`. `left_out`: why not all keys were
+/// looked at.
 #[must_use]
-pub fn other_accounts(own: &str, found: &[String], complete: bool) -> Finding {
+pub fn other_accounts(own: &str, found: &[String], left_out: Option<&str>) -> Finding {
     let of = |severity, found: String| Finding::new(Check::RedisOtherAccounts, severity, found);
     let others: Vec<&str> = found.iter().map(String::as_str).filter(|other| *other != own).collect();
     let merchant = |account: &str| account.split_once(':').map(|(_, merchant)| merchant.to_owned());
@@ -216,8 +219,8 @@ pub fn other_accounts(own: &str, found: &[String], complete: bool) -> Finding {
     if !siblings.is_empty() {
         return of(Severity::Warning, format!("the same merchant is here as {}, too", siblings.join(", ")));
     }
-    if !complete {
-        return of(Severity::Unknown, "not all keys were looked at: there are too many".to_owned());
+    if let Some(why) = left_out {
+        return of(Severity::Unknown, format!("not all keys were looked at: {why}"));
     }
     if others.is_empty() {
         return of(Severity::Ok, "no other account is under this prefix".to_owned());
@@ -335,16 +338,19 @@ mod tests {
 
     #[test]
     fn the_other_environment_of_the_same_merchant_is_said_and_other_merchants_are_counted() {
-        let judged = |found: &[&str], complete| {
+        let judged = |found: &[&str], left_out| {
             let found: Vec<String> = found.iter().map(|text| (*text).to_owned()).collect();
-            other_accounts("live:A1", &found, complete)
+            other_accounts("live:A1", &found, left_out)
         };
-        assert_eq!(judged(&["live:A1"], true).severity, Severity::Ok);
-        let sibling = judged(&["live:A1", "sandbox:A1"], true);
+        assert_eq!(judged(&["live:A1"], None).severity, Severity::Ok);
+        let sibling = judged(&["live:A1", "sandbox:A1"], None);
         assert_eq!(sibling.severity, Severity::Warning);
         assert!(sibling.found.contains("sandbox:A1"));
-        let others = judged(&["live:A1", "live:A2", "sandbox:A3"], true);
+        let others = judged(&["live:A1", "live:A2", "sandbox:A3"], None);
         assert_eq!((others.severity, others.found.contains('2')), (Severity::Ok, true));
-        assert_eq!(judged(&["live:A1"], false).severity, Severity::Unknown);
+        let partly = judged(&["live:A1"], Some("there are too many"));
+        assert_eq!((partly.severity, partly.found.contains("too many")), (Severity::Unknown, true));
+        let sibling = judged(&["live:A1", "sandbox:A1"], Some("there are too many"));
+        assert_eq!(sibling.severity, Severity::Warning, "what was found counts, though it may not be all");
     }
 }

@@ -54,6 +54,8 @@ struct Call {
 struct Came {
     order: u64,
     at: Timestamp,
+    /// Set if its client has gone already.
+    answered: Option<u64>,
 }
 
 enum Route {
@@ -140,14 +142,17 @@ impl App {
         let (fault, came) = {
             let mut books = self.books();
             books.received += 1;
-            (books.faults.pop(call.operation), Came { order: books.received, at: self.clock.now() })
+            (books.faults.pop(call.operation), Came { order: books.received, at: self.clock.now(), answered: None })
         };
         let answer = if let Some(Fault::Late(gate)) = fault {
             let shared = Arc::clone(self);
+            let came = Came { answered: Some(came.order), ..came };
             self.tasks.spawn(async move { shared.process(&call, &raw, came, Some(Fault::HoldBefore(gate))).await });
             None
         } else {
-            self.process(&call, &raw, came, fault).await
+            let answer = self.process(&call, &raw, came, fault).await;
+            self.books().note_answered(came.order);
+            answer
         };
         if let Some(answer) = answer {
             self.respond(&answer)
@@ -381,6 +386,7 @@ fn new_record(call: &Call, raw: &RawRequest, came: Came, at: Timestamp, signatur
         at,
         received: came.order,
         received_at: came.at,
+        answered: came.answered,
         operation: call.operation,
         permission,
         charge,

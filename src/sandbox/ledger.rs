@@ -222,6 +222,15 @@ impl Books {
         self.requests.push(record);
     }
 
+    /// The client of a request waits no longer.
+    pub(super) fn note_answered(&mut self, received: u64) {
+        let now = self.received;
+        // It is one of the newest, unless it was held.
+        if let Some(record) = self.requests.iter_mut().rev().find(|record| record.received == received) {
+            record.answered = Some(now);
+        }
+    }
+
     /// A copy of what an auditor may see.
     pub(super) fn ledger(&self) -> Ledger {
         let charges = self.charges.iter().map(LedgerCharge::from).collect();
@@ -285,6 +294,9 @@ pub struct RequestRecord {
     pub received: u64,
     /// When it left its client.
     pub received_at: Timestamp,
+    /// How many requests had left their clients when its answer, or the end of its connection, did: whatever came after it and up to
+    /// then came while its client was waiting. `None` while the client still waits.
+    pub answered: Option<u64>,
     /// What was asked for.
     pub operation: Operation,
     /// The charge permission that the request named, in its path or body, or that the refund or dispute belongs to.

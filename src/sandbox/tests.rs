@@ -421,6 +421,8 @@ async fn a_request_that_was_given_up_at_once_arrives_after_later_ones() {
     assert_eq!(keys, ["key-2", "key-1"], "evaluated in the order of arrival");
     let sent: Vec<_> = ledger.requests_of(Operation::CreateCharge).iter().map(|request| request.received).collect();
     assert_eq!(sent, [2, 1], "noted is the order in which they left the client");
+    let answered: Vec<_> = ledger.requests_of(Operation::CreateCharge).iter().map(|request| request.answered).collect();
+    assert_eq!(answered, [Some(2), Some(1)], "nobody waited for the one that was cut off");
 }
 
 #[tokio::test]

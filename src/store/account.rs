@@ -142,24 +142,14 @@ impl Store {
     }
 
     /// Holds every open intent in the data. The stop switch is on, so nothing is sent meanwhile. One that cannot be read keeps no other
-    /// from being held: the first such error is returned at the end.
+    /// from being held: the first such error is returned at the end. Where not all could be looked at, that is an error too.
     async fn hold_everything(&self) -> Result<usize, StoreError> {
-        let mut cursor = 0_u64;
         let mut held = 0;
         let mut first_error = None;
-        let prefix = self.0.keys.intent_pattern();
-        let prefix = prefix.trim_end_matches('*');
-        // A cursor means something to the server that gave it, and to no other.
-        let mut handle = self.0.connection.handle();
-        loop {
-            let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
-                .arg(cursor)
-                .arg("MATCH")
-                .arg(self.0.keys.intent_pattern())
-                .arg("COUNT")
-                .arg(1000)
-                .query_async(&mut handle)
-                .await?;
+        let pattern = self.0.keys.intent_pattern();
+        let prefix = pattern.trim_end_matches('*');
+        let mut scan = self.scan(pattern.clone());
+        while let Some(keys) = scan.next().await? {
             for key in keys {
                 let id: Option<IntentId> = key.strip_prefix(prefix).and_then(|id| id.parse().ok());
                 let Some(id) = id else { continue };
@@ -177,11 +167,8 @@ impl Store {
                     Err(error) => return Err(error),
                 }
             }
-            cursor = next;
-            if cursor == 0 {
-                return first_error.map_or(Ok(held), Err);
-            }
         }
+        first_error.map_or(Ok(held), Err)
     }
 
     async fn hold(&self, id: &IntentId) -> Result<bool, StoreError> {

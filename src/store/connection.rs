@@ -77,6 +77,11 @@ impl Connection {
         !self.shared.route.is_direct()
     }
 
+    /// Whether the URL names a cluster: then other accounts may be at servers that this one does not see.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.shared.route.is_cluster()
+    }
+
     /// A handle to send commands with.
     pub(super) fn handle(&self) -> Handle {
         Handle { used: None, shared: Arc::clone(&self.shared) }
@@ -230,6 +235,12 @@ impl Handle {
     /// Whether it still uses that connection.
     pub(super) fn is_on(&self, generation: u64) -> bool {
         self.used.as_ref().is_some_and(|(used, _)| *used == generation)
+    }
+
+    /// Whether the others use another connection by now: what is written goes there.
+    pub(super) fn is_left(&self) -> bool {
+        let current = self.shared.current.lock().unwrap_or_else(PoisonError::into_inner).generation;
+        !self.is_on(current)
     }
 
     /// Has the way asked again: this server has lost its replicas, and may be the one that was cut off.

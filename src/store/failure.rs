@@ -43,8 +43,10 @@ impl Failure {
         if is_authentication(error) {
             return Self::Authentication;
         }
+        if is_forbidden(error) {
+            return Self::Forbidden;
+        }
         match (error.kind(), error.code()) {
-            (ErrorKind::Server(Kind::NoPerm), _) => Self::Forbidden,
             (ErrorKind::Server(Kind::BusyLoading), _) => Self::Loading,
             (ErrorKind::Server(Kind::ReadOnly | Kind::MasterDown), _) | (_, Some("UNBLOCKED")) => Self::Replica,
             (ErrorKind::Server(Kind::Moved | Kind::Ask | Kind::TryAgain), _) => Self::SlotMoved,
@@ -89,9 +91,7 @@ pub(super) fn explain(error: &RedisError) -> String {
             _ => format!("Redis refuses the user or the password of REDIS_URL (WRONGPASS): {text}"),
         };
     }
-    // The second is what a script is told.
-    let forbidden = error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm);
-    if forbidden || text.contains("The user executing the script can't") {
+    if is_forbidden(error) {
         return format!("the Redis user of REDIS_URL lacks a permission: {text}; {ACL}");
     }
     if text.contains("refused to switch database") {
@@ -113,6 +113,20 @@ pub(super) fn explain(error: &RedisError) -> String {
 /// Whether the server did not accept who we are.
 pub(super) fn is_authentication(error: &RedisError) -> bool {
     error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+}
+
+/// Whether the user may not do this. A script that is refused a command ends with an error of no code of its own.
+fn is_forbidden(error: &RedisError) -> bool {
+    let of_a_script = || {
+        let text = error.to_string();
+        // Redis 7.0; Redis 7.2 and later, and Valkey.
+        text.contains("The user executing the script can't") || text.contains("ACL failure in script")
+    };
+    match error.kind() {
+        ErrorKind::Server(ServerErrorKind::NoPerm) => true,
+        ErrorKind::Server(_) | ErrorKind::Extension => of_a_script(),
+        _ => false,
+    }
 }
 
 /// The crate hides the error of the TLS library inside of an I/O error; its text is all that can be seen from here.

@@ -269,7 +269,7 @@ impl Store {
     /// Puts the intents of a version without lists into them, once. Returns how many; `None` if that was done before.
     ///
     /// # Errors
-    /// When Redis does not answer, or does not permit `SCAN`; the next try begins anew.
+    /// When Redis does not answer, does not permit `SCAN`, or the account moved to another server meanwhile; the next try begins anew.
     pub async fn fill_lists(&self) -> Result<Option<usize>, StoreError> {
         let listed: Option<String> = self.0.connection.handle().hget(self.0.keys.marker(), "listed").await?;
         if listed.is_some() {
@@ -277,21 +277,13 @@ impl Store {
         }
         let pattern = self.0.keys.intent_pattern();
         let prefix = pattern.trim_end_matches('*');
-        let (mut cursor, mut filled) = (0_u64, 0);
-        // A cursor means something to the server that gave it, and to no other.
-        let mut handle = self.0.connection.handle();
-        loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(BATCH);
-            let (next, keys): (u64, Vec<String>) = scan.query_async(&mut handle).await?;
+        let mut filled = 0;
+        let mut scan = self.scan(pattern.clone());
+        while let Some(keys) = scan.next().await? {
             for key in keys {
                 if let Some(id) = key.strip_prefix(prefix).and_then(|id| id.parse().ok()) {
                     filled += usize::from(self.enlist(&id).await?);
                 }
-            }
-            cursor = next;
-            if cursor == 0 {
-                break;
             }
         }
         let mut keys = vec![self.0.keys.marker(), self.0.keys.marker()];

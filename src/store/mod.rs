@@ -11,6 +11,7 @@
 //! - [`account`]: the marker, the stop switch, recovery after a loss, readiness.
 //! - `versions`: what a later version of the service wrote is left alone; unknown fields are kept.
 //! - `server`: what the server says about itself.
+//! - `scan`: finds keys by their names, on one server.
 //! - `access`: whether the Redis user may do all of this.
 //! - `target`, `route`, `connection`: from the URL to the server that takes the commands. `replicas`: who else must have what is promised.
 //!
@@ -39,6 +40,7 @@ pub mod reconciliations;
 mod record;
 mod replicas;
 mod route;
+mod scan;
 mod script;
 mod server;
 mod target;

@@ -60,6 +60,11 @@ impl Route {
         matches!(self.target.kind, Kind::Direct)
     }
 
+    /// Whether the nodes of a cluster share the accounts.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.target.kind, Kind::Cluster)
+    }
+
     /// How the server of the URL is reached; with Sentinels and clusters the first of those that are asked.
     pub(super) fn info(&self) -> &ConnectionInfo {
         &self.target.servers[0]

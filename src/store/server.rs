@@ -17,8 +17,8 @@ pub struct Accounts {
     pub own: String,
     /// All that were found, in order.
     pub found: Vec<String>,
-    /// Whether all keys were looked at.
-    pub complete: bool,
+    /// Why others may be missing; `None` if all keys were looked at.
+    pub left_out: Option<&'static str>,
 }
 
 impl Store {
@@ -65,10 +65,10 @@ impl Store {
             && environment.as_deref() == Some(account.environment.as_str()))
     }
 
-    /// Who else has a marker under our prefix, as far as a bounded number of keys shows. Needs `SCAN`.
+    /// Who else has a marker under our prefix, as far as a bounded number of keys shows; on a cluster those of our node. Needs `SCAN`.
     ///
     /// # Errors
-    /// When Redis does not answer or does not permit it.
+    /// When Redis does not answer, does not permit it, or the account moved to another server meanwhile.
     pub async fn accounts_under_prefix(&self) -> Result<Accounts, StoreError> {
         let own = self.0.keys.marker();
         // `prefix:{environment:merchant}:marker`; the settings keep braces and pattern characters out of the prefix.
@@ -79,23 +79,21 @@ impl Store {
             let key = key.strip_prefix(start)?.strip_prefix('{')?.strip_suffix(end)?;
             key.strip_suffix('}').map(str::to_owned)
         };
-        let (mut cursor, mut found) = (0_u64, Vec::new());
-        let mut complete = false;
-        // A cursor means something to the server that gave it, and to no other.
-        let mut handle = self.0.connection.handle();
+        let mut found = Vec::new();
+        let mut left_out = Some("there are too many");
+        let mut scan = self.scan(pattern);
         for _ in 0..SCANS {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1000);
-            let (next, keys): (u64, Vec<String>) = scan.query_async(&mut handle).await?;
-            found.extend(keys.iter().filter_map(|key| named(key)));
-            cursor = next;
-            if cursor == 0 {
-                complete = true;
+            let Some(keys) = scan.next().await? else {
+                left_out = None;
                 break;
-            }
+            };
+            found.extend(keys.iter().filter_map(|key| named(key)));
+        }
+        if left_out.is_none() && self.0.connection.is_cluster() {
+            left_out = Some("this is a cluster, and they are those of one node");
         }
         found.sort_unstable();
         found.dedup();
-        Ok(Accounts { own: account.to_owned(), found, complete })
+        Ok(Accounts { own: account.to_owned(), found, left_out })
     }
 }

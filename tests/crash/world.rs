@@ -109,6 +109,8 @@ pub struct World {
     /// Frozen, or a second instance.
     others: Vec<Served>,
     strike: Option<Strike>,
+    /// Somebody who was frozen goes on, and nobody has waited for it yet.
+    thawing: bool,
     permissions: Vec<String>,
     charges: Vec<String>,
     post: Vec<Waiting>,
@@ -176,6 +178,7 @@ impl World {
             served,
             others: Vec::new(),
             strike,
+            thawing: false,
             permissions: Vec::new(),
             charges: Vec::new(),
             post: Vec::new(),
@@ -212,9 +215,7 @@ impl World {
     /// Whether a process has just been struck. What a supervisor does about it is done.
     async fn look_for_the_strike(&mut self) -> bool {
         let how = self.strike.map(|strike| strike.how);
-        if self.struck && how == Some(How::Overtaken) && self.served.reached().contains_key("commit-after") {
-            self.wake_the_frozen();
-        }
+        self.wake_the_overtaken();
         if self.struck || how.is_none() {
             return false;
         }
@@ -324,6 +325,29 @@ impl World {
     /// Who was frozen goes on where it stood, after everything has been done without it.
     async fn thaw(&mut self) {
         self.wake_the_frozen();
+        self.until_the_thawed_are_done().await;
+    }
+
+    /// Whether somebody was overtaken just now. It has gone on then, and finished the step in which it was frozen: if the clock were moved
+    /// before, the other process would have gone so far that nothing late could do harm any more.
+    async fn overtaken_have_gone_on(&mut self) -> bool {
+        self.wake_the_overtaken();
+        let woken = std::mem::take(&mut self.thawing);
+        if woken {
+            self.until_the_thawed_are_done().await;
+        }
+        woken
+    }
+
+    /// The other process has finished a reconciliation: who was frozen goes on beside it.
+    fn wake_the_overtaken(&mut self) {
+        let overtaken = self.struck && self.strike.is_some_and(|strike| strike.how == How::Overtaken);
+        if overtaken && self.served.reached().contains_key("commit-after") {
+            self.wake_the_frozen();
+        }
+    }
+
+    async fn until_the_thawed_are_done(&mut self) {
         let ends = ["commit-after", "merge-after", "release-after"];
         // It says nothing before it was struck.
         let done = |other: &Served| ends.iter().any(|end| other.reached().contains_key(*end));
@@ -338,6 +362,7 @@ impl World {
         for other in &mut self.others {
             if other.seen() == Seen::Frozen {
                 other.signal("CONT");
+                self.thawing = true;
             }
         }
     }
@@ -499,8 +524,10 @@ impl World {
 
     pub async fn stream(&self, name: &str) -> Vec<BTreeMap<String, String>> {
         let client = redis::Client::open(self.redis_url.as_str()).expect("a URL");
-        // Half a second, the default, is little on a busy machine.
-        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        // Half a second for an answer and one for a connection, the defaults, are little on a busy machine.
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_response_timeout(Some(PATIENCE))
+            .set_connection_timeout(Some(PATIENCE));
         let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.expect("a connection");
         let entries: Vec<(String, BTreeMap<String, String>)> = redis::cmd("XRANGE")
             .arg(format!("{}{name}", self.key_base))
@@ -591,6 +618,9 @@ impl World {
                 self.look_for_the_strike().await;
                 continue;
             }
+            if self.overtaken_have_gone_on().await {
+                continue;
+            }
             let charge = self.charge(id).await;
             if holds(&charge) || has_ended(&charge) {
                 return;
@@ -622,7 +652,7 @@ impl World {
                     self.pause(&patience).await;
                     self.look_for_the_strike().await;
                 }
-                Rest::Nothing => {
+                Rest::Nothing if !self.thawing => {
                     let mut open = Vec::new();
                     for id in self.charges.clone() {
                         open.extend(Some(self.charge(&id).await).filter(|charge| !has_ended(charge)));
@@ -630,6 +660,7 @@ impl World {
                     assert!(open.is_empty(), "nothing is planned, and these are open: {open:?}");
                     return;
                 }
+                _ if self.overtaken_have_gone_on().await => {}
                 rest => {
                     self.move_on(&rest);
                     patience = Patience::new("everything to settle");

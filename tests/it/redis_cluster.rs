@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use amazon_pay_ipn::sandbox::{DeclineCode, Outcome};
 use amazon_pay_ipn::store::Failure;
+use amazon_pay_ipn::store::account::{Init, Initialised};
 
 use crate::process;
 use crate::support::servers::{Cluster, Redis, admin_now, process_of};
@@ -36,8 +37,9 @@ async fn story(app: &TestApp, id: &str) {
     assert_eq!(app.ledger().captured_of(&permission).len(), 1);
 }
 
-/// The slot of the account goes to another master while there is work; `halfway` sees it in between, when some keys are here and some there.
-async fn move_slot(cluster: &Cluster, app: &TestApp, to: usize, halfway: impl AsyncFnOnce()) {
+/// The slot of the account goes to another master while there is work; `halfway` sees it in between, when that key is there already and the
+/// others are not.
+async fn move_slot(cluster: &Cluster, app: &TestApp, to: usize, first: &str, halfway: impl AsyncFnOnce()) {
     let marker = app.store.keys().marker();
     let from = cluster.master_of(&marker).expect("a master");
     let slot = cluster.slot(&marker).to_string();
@@ -49,7 +51,7 @@ async fn move_slot(cluster: &Cluster, app: &TestApp, to: usize, halfway: impl As
     let migrate = |key: &str| {
         let () = admin_now(&source.redis, &["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]);
     };
-    migrate(&marker);
+    migrate(first);
     halfway().await;
     let keys: Vec<String> = admin_now(&source.redis, &["CLUSTER", "GETKEYSINSLOT", &slot, "10000"]);
     for key in &keys {
@@ -73,7 +75,7 @@ async fn accounts_on_three_shards_outlive_a_slot_that_moves_and_a_master_that_di
     let permission = app.permission();
     app.submit("under-way", &permission).await;
     let message = app.notification(&permission);
-    move_slot(&cluster, app, 1, async || {
+    move_slot(&cluster, app, 1, &app.store.keys().marker(), async || {
         for _ in 0..2 {
             assert_eq!(app.deliver(&message).await, 503, "its keys are on two nodes");
         }
@@ -127,6 +129,43 @@ async fn accounts_on_three_shards_outlive_a_slot_that_moves_and_a_master_that_di
     app.run_due().await;
     assert_eq!(app.state("at-the-failover").await, "captured");
     story(app, "after-the-failover").await;
+    for (_, app) in accounts {
+        app.finish().await;
+    }
+}
+
+/// `SCAN` names no key, so the node that an account is leaving goes on answering it, with what it still has.
+#[tokio::test]
+async fn a_recovery_that_could_not_see_all_charges_because_the_slot_was_moving_is_no_success() {
+    let cluster = Arc::new(Cluster::start(&[]));
+    let accounts = accounts(&cluster).await;
+    let app = &accounts[&0];
+    let permission = app.permission();
+    app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    app.submit("waiting", &permission).await;
+    assert_eq!(app.deliver(&app.notification(&permission)).await, 200);
+    app.run_due().await;
+    let intent = app.store.keys().intent(&"waiting".parse().expect("an id"));
+    move_slot(&cluster, app, 1, &intent, async || {
+        let error = app.store.init(Init::AfterRestore).await.expect_err("one charge is at the other node already");
+        assert_eq!(error.failure(), Some(Failure::SlotMoved), "{error}");
+        // The keys of its script are all here still, so it was the walk that failed.
+        assert!(app.store.account().await.expect("Redis answers").recovering);
+    })
+    .await;
+    // MOVED, and then the right way.
+    let again = [app.store.init(Init::AfterRestore).await, app.store.init(Init::AfterRestore).await];
+    assert_eq!(again[0].as_ref().expect_err("it has moved").failure(), Some(Failure::SlotMoved));
+    assert_eq!(*again[1].as_ref().expect("Redis answers"), Initialised::Done { held: 1 });
+    assert_eq!(app.state("waiting").await, "held");
+    assert_eq!(app.delete("/v1/stop").await.status, 200);
+    app.pass(60 * HOUR, 6 * HOUR).await;
+    assert_eq!(app.creates(), 1, "what is held is not sent");
+
+    // Accounts of the same prefix on other nodes are not seen, and the preflight must not say that there are none.
+    let seen = app.store.accounts_under_prefix().await.expect("Redis answers");
+    assert!(seen.found.contains(&seen.own) && seen.found.len() < accounts.len(), "{seen:?}");
+    assert!(seen.left_out.is_some_and(|why| why.contains("cluster")), "{seen:?}");
     for (_, app) in accounts {
         app.finish().await;
     }

@@ -1,10 +1,12 @@
 //! `WAIT_REPLICAS`: what is promised is with the replicas too, or it is not promised.
 
+use amazon_pay_ipn::clock::Stopwatch;
 use amazon_pay_ipn::store::{Failure, Replicas, StoreError};
 use serde_json::json;
 use std::time::Duration;
 
-use crate::support::servers::{Server, ask, process_of, signal};
+use crate::process;
+use crate::support::servers::{Server, admin_now, ask, process_of, says, signal};
 use crate::support::{HOUR, MINUTE, Options, TestApp, X};
 
 /// The service on a primary with one replica, which it waits for.
@@ -75,6 +77,53 @@ async fn what_no_replica_confirms_is_not_promised_not_even_as_a_repetition() {
     app.finish().await;
 }
 
+/// Both ways in which it shows that replicas are missing: the server refuses (`NOREPLICAS`), or nobody confirms.
+#[tokio::test]
+async fn replicas_that_come_back_are_enough_and_no_restart_is_needed() {
+    for refuses in [true, false] {
+        let (primary, mut replica) = Server::with_replica();
+        let alone = |app: &TestApp| {
+            let told: String = ask(&app.redis.url_of_own(), &["INFO", "replication"]).expect("it answers");
+            told.lines().any(|line| line == "connected_slaves:0")
+        };
+        if refuses {
+            let () = admin_now(&primary.redis, &["CONFIG", "SET", "min-replicas-to-write", "1"]);
+            process::until("the replica to count", || says(&primary.redis, "replication", "min_slaves_good_slaves:1"))
+                .await;
+        }
+        let replicas = Replicas { wait_for: 1, timeout: Duration::from_secs(1) };
+        let app = TestApp::on(primary.redis, Options { replicas, ..Options::default() }).await;
+        let permission = app.permission();
+        replica.redis.kill();
+        process::until("the primary to notice", || alone(&app)).await;
+        let message = app.notification(&permission);
+        assert_eq!(app.deliver(&message).await, 503);
+        assert_eq!(app.post("/v1/charges", &TestApp::body("renewal", &permission)).await.status, 503);
+        let error = app.store.set_stop(true).await.expect_err("there is no replica");
+        assert_eq!(error.failure(), Some(Failure::TooFewReplicas), "{error}");
+        assert_eq!(matches!(error, StoreError::NotReplicated { .. }), !refuses, "{error}");
+        assert!(app.get("/readyz").await.body["complaints"].to_string().contains("0 of 1 replicas"));
+
+        replica.redis.start_again().expect("the replica starts again");
+        let counts = if refuses { "min_slaves_good_slaves:1" } else { "connected_slaves:1" };
+        let own = app.redis.url_of_own();
+        process::until("the replica to count again", || {
+            let told: String = ask(&own, &["INFO", "replication"]).expect("it answers");
+            told.lines().any(|line| line == counts) && says(&replica.redis, "replication", "master_link_status:up")
+        })
+        .await;
+        assert_eq!(app.deliver(&message).await, 200, "the same connection, and the first try");
+        app.store.set_stop(false).await.expect("it is confirmed");
+        let status = app.post("/v1/charges", &TestApp::body("renewal", &permission)).await.status;
+        assert_eq!(status, if refuses { 202 } else { 200 }, "what the server refused it has not; the other is there");
+        assert_eq!(app.get("/readyz").await.body["complaints"], json!([]));
+        app.pass(HOUR, 10 * MINUTE).await;
+        assert_eq!((app.state("renewal").await.as_str(), app.creates()), ("captured", 1));
+        assert_eq!(app.journal().await.len(), 1);
+        app.finish().await;
+    }
+}
+
 #[tokio::test]
 async fn a_mark_that_no_replica_confirms_is_not_sent_and_its_number_stays_unknown() {
     let (app, replica) = waiting().await;
@@ -131,4 +180,61 @@ async fn a_mark_that_is_not_confirmed_is_not_made_again_every_few_seconds() {
     assert!((1..=10).contains(&marks), "{marks} marks in ten minutes");
     assert_eq!((app.creates(), app.charge("renewal").await["numberStatus"].clone()), (0, json!("unknown")));
     app.finish().await;
+}
+
+/// Prints what docs/reliability/redis.md tells: what `WAIT_REPLICAS=1` costs a notification.
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stdout, reason = "a measurement is read by a person")]
+#[ignore = "a measurement: cargo test --release --test it -- --ignored --nocapture what_waiting_for_a_replica_costs"]
+async fn what_waiting_for_a_replica_costs() {
+    // Alternating, so that what else the machine does meets both.
+    for senders in [1, 16] {
+        let mut taken: [(Vec<Duration>, Duration); 2] = Default::default();
+        for round in 0..4 {
+            let wait_for = round % 2;
+            let (primary, _replica) = Server::with_replica();
+            let replicas = Replicas { wait_for, timeout: Duration::from_secs(2) };
+            let app = TestApp::on(primary.redis, Options { replicas, ..Options::default() }).await;
+            let permission = app.permission();
+            let each = if senders == 1 { 150 } else { 30 };
+            let messages: Vec<Vec<_>> =
+                (0..senders).map(|_| (0..each).map(|_| app.notification(&permission)).collect()).collect();
+            let all = Stopwatch::start();
+            let posting: Vec<_> = messages
+                .into_iter()
+                .map(|messages| {
+                    let (http, url) = (app.http.clone(), format!("{}/ipn", app.public));
+                    tokio::spawn(async move {
+                        let mut taken = Vec::with_capacity(messages.len());
+                        for message in messages {
+                            let mut request = http.post(&url).body(message.body.clone());
+                            for (name, value) in &message.headers {
+                                request = request.header(name, value);
+                            }
+                            let one = Stopwatch::start();
+                            assert_eq!(request.send().await.expect("an answer").status(), 200);
+                            taken.push(one.elapsed());
+                        }
+                        taken
+                    })
+                })
+                .collect();
+            let so_far = &mut taken[wait_for as usize];
+            for posted in posting {
+                so_far.0.extend(posted.await.expect("no panic"));
+            }
+            so_far.1 += all.elapsed();
+            app.finish().await;
+        }
+        for (wait_for, (each, all)) in taken.iter_mut().enumerate() {
+            each.sort_unstable();
+            let at = |percent: usize| each[each.len() * percent / 100].as_secs_f64() * 1000.0;
+            let rate = f64::from(u32::try_from(each.len()).expect("few")) / all.as_secs_f64();
+            println!(
+                "{senders} senders, WAIT_REPLICAS={wait_for}: {rate:.0} a second, p50 {:.1} ms, p99 {:.1} ms",
+                at(50),
+                at(99)
+            );
+        }
+    }
 }

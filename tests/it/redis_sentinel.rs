@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use amazon_pay_ipn::sandbox::{DeclineCode, Outcome, Reading, SignedMessage};
 use amazon_pay_ipn::store::account::Init;
-use amazon_pay_ipn::store::{Failure, Replicas, Store};
+use amazon_pay_ipn::store::{Failure, Replicas, Store, TlsSettings};
 use serde_json::Value;
 
 use crate::process;
-use crate::support::servers::{Redis, Server, call_now, lag, process_of, says, sentinels, signal};
+use crate::support::servers::{
+    Authority, Redis, Sentinels, Server, admin_now, call_now, lag, process_of, says, sentinels, signal,
+};
 use crate::support::{HOUR, MINUTE, Options, TestApp, X};
 
 /// A primary and its replica, watched by three Sentinels.
@@ -25,9 +27,9 @@ impl Watched {
         let replicas = Replicas { wait_for, timeout: Duration::from_secs(2) };
         let app = TestApp::on(redis, Options { reading, replicas, ..Options::default() }).await;
         // Without knowing the replica a Sentinel has nobody to promote.
-        let name = app.redis.url.rsplit('/').next().expect("a name").to_owned();
-        sentinels().know_a_replica_of(&name);
-        Self { app, replica }
+        let watched = Self { app, replica };
+        sentinels().know_a_replica_of(&watched.name());
+        watched
     }
 
     /// The primary dies; waits until the service writes to the replica, which is the primary now.
@@ -42,6 +44,11 @@ impl Watched {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("the service does not find the new primary");
+    }
+
+    /// Under which the Sentinels watch it.
+    fn name(&self) -> String {
+        self.app.redis.url.rsplit('/').next().expect("a name").to_owned()
     }
 
     fn is_primary(&self) -> bool {
@@ -160,6 +167,126 @@ async fn with_wait_replicas_a_failover_under_load_loses_nothing_that_was_acknowl
     watched.app.finish().await;
 }
 
+/// `SENTINEL FAILOVER`, as for maintenance: nobody dies, and the old primary goes on taking writes until it is told what it is now.
+#[tokio::test]
+async fn with_wait_replicas_a_failover_that_is_ordered_loses_nothing_though_the_old_primary_lives() {
+    let mut watched = Watched::start(Reading::ReEvaluate, 1).await;
+    let (permission, name) = (watched.app.permission(), watched.name());
+    let mut message = watched.app.notification(&permission);
+    let mut acknowledged = Vec::new();
+    let () = call_now(sentinels().ports[0], &["SENTINEL", "FAILOVER", &name]);
+    for _ in 0..20_000 {
+        // From then on nobody confirms what the old primary takes.
+        let promoted = watched.is_primary();
+        let status = watched.app.deliver(&message).await;
+        assert!([200, 503].contains(&status), "{status}");
+        if status == 200 {
+            acknowledged.push(id_of(&message));
+            message = watched.app.notification(&permission);
+            if promoted {
+                break;
+            }
+        }
+    }
+    watched.app.redis.now_at(watched.replica.redis.url());
+    let app = &watched.app;
+    assert!(watched.is_primary() && !acknowledged.is_empty(), "it was taken by the new primary in the end");
+    let stored = journaled(app).await;
+    let lost = acknowledged.iter().filter(|id| !stored.contains(*id)).count();
+    assert_eq!(lost, 0, "of {}", acknowledged.len());
+    // What is not promised goes over a connection of its own, which may lead to the old primary until its first command fails.
+    let _ = app.store.account().await;
+    // The old primary is the replica that confirms, by now.
+    let ready = app.get("/readyz").await;
+    assert_eq!(ready.body["complaints"], serde_json::json!([]), "{}", ready.body);
+    app.submit("afterwards", &permission).await;
+    app.run_due().await;
+    assert_eq!(app.state("afterwards").await, "captured");
+    watched.app.finish().await;
+}
+
+/// The window in which the old primary is a replica already, and answers, and the Sentinels still name it.
+#[tokio::test]
+async fn a_replica_that_the_sentinels_still_call_the_primary_is_not_written_to_and_left_once_they_know() {
+    let (old, new) = Server::with_replica();
+    let old_port = old.port.to_string();
+    let mut app = TestApp::on(Redis::watched_by(&sentinels().ports, 2, old), Options::default()).await;
+    let permission = app.permission();
+    app.submit("renewal", &permission).await;
+    let name = app.redis.url.rsplit('/').next().expect("a name").to_owned();
+    process::until("the replica to have it", || lag(&app.redis.url_of_own(), &new.redis.url()) == 0).await;
+    let () = admin_now(&new.redis, &["REPLICAOF", "NO", "ONE"]);
+    let mut connection = app.connection().await;
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(new.port).exec_async(&mut connection).await.expect("it obeys");
+
+    // The connection that was there is refused (READONLY), and the next are not made at all.
+    let message = app.notification(&permission);
+    for _ in 0..3 {
+        let named: (String, String) = call_now(sentinels().ports[0], &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", &name]);
+        assert_eq!(named.1, old_port, "they do not know yet");
+        let error = app.store.set_stop(true).await.expect_err("it is a replica");
+        assert_eq!(error.failure(), Some(Failure::Replica), "{error}");
+        assert_eq!(app.deliver(&message).await, 503);
+        assert!(app.reconciler.step().await.is_err());
+    }
+    assert_eq!(app.creates(), 0, "what cannot be marked is not sent");
+    for sentinel in &sentinels().ports {
+        let () = call_now(*sentinel, &["SENTINEL", "REMOVE", &name]);
+        let () = call_now(*sentinel, &["SENTINEL", "MONITOR", &name, "127.0.0.1", &new.port.to_string(), "2"]);
+    }
+    assert_eq!(app.deliver(&message).await, 200, "the first try");
+    app.redis.now_at(new.redis.url());
+    app.run_due().await;
+    assert_eq!((app.state("renewal").await.as_str(), app.creates()), ("captured", 1));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn sentinels_and_their_servers_are_reached_over_tls_and_a_failover_too() {
+    let authority = Authority::new();
+    authority.issue("node", "127.0.0.1", |_| {});
+    let (sentinels, tls_ports) = Sentinels::start_over_tls(&authority, "node");
+    let settings = authority.settings("node");
+    let settings: Vec<&str> = settings.iter().map(String::as_str).chain(["--tls-replication", "yes"]).collect();
+    let (primary, replica) = Server::pair("--tls-port", &settings);
+    let redis = Redis::watched_by(&sentinels.ports, 2, primary);
+    let name = redis.url.rsplit('/').next().expect("a name").to_owned();
+    sentinels.know_a_replica_of(&name);
+    let hosts: Vec<String> = tls_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let tls = |authority: &Authority| TlsSettings { ca_pem: Some(authority.read("ca.pem")), identity: None };
+    let options = Options {
+        redis_url: Some(format!("rediss-sentinel://{}/{name}", hosts.join(","))),
+        redis_tls: Some(tls(&authority)),
+        ..Options::default()
+    };
+    let app = TestApp::on(redis, options).await;
+    let mut stranger = app.settings.store.clone();
+    stranger.tls = tls(&Authority::new());
+    let store = Store::connect(stranger, app.settings.account.clone(), app.clock.clone()).expect("a store");
+    let mut error = store.account().await.expect_err("another CA");
+    for _ in 0..20 {
+        // A busy machine may take longer for a handshake than a question to a Sentinel may last.
+        if error.failure() != Some(Failure::TimedOut) {
+            break;
+        }
+        error = store.account().await.expect_err("another CA");
+    }
+    assert!(error.to_string().contains("no CA of REDIS_CA_FILE"), "{error}");
+
+    let mut watched = Watched { app, replica };
+    let (first, second) = (watched.app.permission(), watched.app.permission());
+    watched.app.submit("before", &first).await;
+    watched.app.run_due().await;
+    process::until("the replica to have it", || caught_up(&watched)).await;
+    watched.fail_over().await;
+    watched.app.submit("after", &second).await;
+    watched.app.run_due().await;
+    for charge in ["before", "after"] {
+        assert_eq!(watched.app.state(charge).await, "captured");
+    }
+    watched.app.finish().await;
+}
+
 /// Sentinels that lead elsewhere while the old primary lives on and closes nothing.
 #[tokio::test]
 async fn a_primary_that_the_sentinels_have_left_is_left_too_though_it_still_takes_writes() {
@@ -189,7 +316,8 @@ async fn sentinels_and_the_master_have_users_of_their_own() {
     let app = TestApp::start().await;
     let url = |url: &str| {
         let mut settings = app.settings.store.clone();
-        settings.url = url.to_owned().into();
+        // The Sentinels that all stories share speak no TLS, whatever the kind of this run.
+        (settings.url, settings.tls) = (url.to_owned().into(), TlsSettings::default());
         Store::connect(settings, app.settings.account.clone(), app.clock.clone())
     };
     // Without a password of their own the Sentinels refuse who gives one.

@@ -35,6 +35,11 @@ pub const HEARD: Named = Named { name: "a success that a worker heard of is neve
 pub const ONE_IN_FLIGHT: Named = Named { name: "several intents: one number in flight", holds: one_in_flight };
 pub const EVIDENCE: Named = Named { name: "a park ends by evidence only", holds: evidence };
 pub const NOTICED: Named = Named { name: "two successes whose notifications came are told of", holds: noticed };
+/// Beyond [`NOTICED`]: nothing can keep it whatever is lost.
+pub const NOTICED_UNHEARD: Named =
+    Named { name: "two successes are told of, even if nobody was notified of them", holds: noticed_unheard };
+/// Beyond [`HONEST`]: where nobody will be notified, only asking again can keep it.
+pub const FOUND_OUT: Named = Named { name: "what Amazon charged is known once all is settled", holds: found_out };
 
 pub const ONE_HOLDER: Named = Named { name: "one worker at most has a token that is good", holds: one_holder };
 
@@ -157,6 +162,21 @@ fn noticed(protocol: &Protocol, state: &State) -> bool {
         told.count() >= 2
     });
     !doubled || state.seen.alerts & (DUPLICATE | AFTER_END) != 0 || !is_settled(state, &protocol.service(), true)
+}
+
+fn noticed_unheard(protocol: &Protocol, state: &State) -> bool {
+    (0..SLOTS).all(|slot| state.amazon.successes(slot) < 2)
+        || state.seen.alerts & (DUPLICATE | AFTER_END) != 0
+        || !is_settled(state, &protocol.service(), true)
+}
+
+fn found_out(protocol: &Protocol, state: &State) -> bool {
+    let service = protocol.service();
+    !is_settled(state, &service, true)
+        || (0..SLOTS).filter(|slot| state.amazon.successes(*slot) > 0).all(|slot| {
+            let stage = service.intent(state.redis.intents[slot]).stage();
+            matches!(stage, Stage::Captured { .. } | Stage::Pending { .. } | Stage::Held { .. })
+        })
 }
 
 /// Nothing is left to do: every intent has ended or waits for a person, every hint was dealt with, nothing is due.

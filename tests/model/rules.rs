@@ -32,6 +32,10 @@ pub struct Rules {
     pub mark_checks: bool,
     /// R9: a cancellation is final only while nothing is unknown.
     pub cancel_waits_for_the_unknown: bool,
+    /// R9: once a closing is wished for the permission is closed at Amazon before an unknown number is asked again. Off: it is asked first.
+    pub closing_comes_first: bool,
+    /// R9: an unknown number of a canceled intent is asked again. Off: it is given up, unverified.
+    pub canceled_numbers_are_asked_again: bool,
     /// R10: an end with an unknown number is marked unverified.
     pub unverified_ends: bool,
     /// R11: the commit is monotone per intent.
@@ -69,6 +73,8 @@ impl Rules {
         taint_after_failover: true,
         mark_checks: true,
         cancel_waits_for_the_unknown: true,
+        closing_comes_first: true,
+        canceled_numbers_are_asked_again: true,
         unverified_ends: true,
         monotone_commit: true,
         fenced_commit: true,

@@ -4,8 +4,8 @@
 use super::amazon::{Kinds, Reading};
 use super::explore::{Bounds, Protocol, explore, print, settles, trace};
 use super::properties::{
-    ACKNOWLEDGED_IS_STORED, ALL, EVIDENCE, HEARD, HONEST, MONOTONE, NO_LOST_WAKE, NOTHING_NEW, NOTICED, Named,
-    ONE_HOLDER, ONE_SUCCESS,
+    ACKNOWLEDGED_IS_STORED, ALL, EVIDENCE, FOUND_OUT, HEARD, HONEST, MONOTONE, NO_LOST_WAKE, NOTHING_NEW, NOTICED,
+    NOTICED_UNHEARD, Named, ONE_HOLDER, ONE_SUCCESS,
 };
 use super::rules::Rules;
 use super::state::Left;
@@ -87,7 +87,11 @@ impl Scenario {
     fn holds_but(&self, beyond: &[Named]) {
         let is_beyond = |named: &Named| beyond.iter().any(|other| other.name == named.name);
         let properties: Vec<_> = ALL.into_iter().filter(|named| !is_beyond(named)).collect();
-        let explored = explore(self.protocol(&properties));
+        self.keeps(&properties);
+    }
+
+    fn keeps(&self, properties: &[Named]) {
+        let explored = explore(self.protocol(properties));
         if let Some((property, way)) = &explored.broken {
             panic!("{}: broken: {property}\n{}", self.name, trace(way));
         }
@@ -159,6 +163,9 @@ fn where_amazon_takes_old_requests_a_second_charge_is_possible_and_is_noticed() 
     Scenario { rules: assumed, ..beyond }.holds_but(&[ONE_SUCCESS]);
     let rules = Rules { every_charge_is_read: false, ..assumed };
     scenario("u3, R12 (read every charge)", Reading::Reevaluates, 1, left).breaks(rules, NOTICED);
+    // No rule helps here: of two successes one is known, and only its buyer knows of the other.
+    let left = Left { charge_ipns: 1, ..left };
+    scenario("u4, a notification is lost", Reading::Reevaluates, 1, left).breaks(assumed, NOTICED_UNHEARD);
 }
 
 #[test]
@@ -227,6 +234,23 @@ fn a_cancellation_is_final_only_while_nothing_is_unknown() {
     let left = Left { cancels: 1, lost_replies: 1, ..NONE };
     let rules = Rules { cancel_waits_for_the_unknown: false, ..Rules::ALL };
     scenario("d1, R9 (cancel)", Reading::ReplaysAll, 1, left).needs(rules, HONEST);
+}
+
+#[test]
+fn a_number_of_a_canceled_charge_that_is_not_asked_again_may_be_a_charge_that_nobody_knows() {
+    let left = Left { cancels: 1, lost_replies: 1, ..NONE };
+    let rules = Rules { canceled_numbers_are_asked_again: false, ..Rules::ALL };
+    let unheard = scenario("k3, R9 (ask again after a cancellation)", Reading::ReplaysAll, 1, left);
+    unheard.breaks(rules, FOUND_OUT);
+    unheard.keeps(&[&ALL[..], &[FOUND_OUT]].concat());
+}
+
+#[test]
+fn whoever_wants_no_more_charges_has_the_permission_closed_before_anything_is_asked_again() {
+    let left = Left { close_wishes: 1, lost_requests: 1, ..NONE };
+    let rules = Rules { closing_comes_first: false, ..Rules::ALL };
+    scenario("k1, R9 (close first)", Reading::ReplaysAll, 1, left).needs(rules, NOTHING_NEW);
+    scenario("k1, R9 (close first)", Reading::Reevaluates, 1, left).needs(rules, NOTHING_NEW);
 }
 
 #[test]

@@ -307,6 +307,9 @@ impl Service {
                 hint.note.published_at = at(FAR);
             }
         }
+        if !self.rules.closing_comes_first && case.intents.iter().any(ChargeIntent::next_send_repeats) {
+            case.close = None;
+        }
         let charges: Vec<_> = looked.charges.iter().map(|(charge, code)| charge_view(*charge, *code)).collect();
         if !self.rules.found_declines_resolve_nothing {
             let policy = self.policies(over).default_policy().clone();
@@ -319,6 +322,14 @@ impl Service {
         let mut decision = decide(&case, &findings, now(), self.policies(over), OURS);
         if !self.rules.every_charge_is_read {
             decision.hints.iter_mut().for_each(|fate| *fate = HintFate::Done);
+        }
+        if let Act::Send(index) = decision.act
+            && !self.rules.canceled_numbers_are_asked_again
+            && decision.drafts[index].is_unknown()
+            && decision.drafts[index].intent.cancel_requested_at.is_some()
+        {
+            decision.drafts[index].end_unverified(now(), "canceled");
+            decision.act = Act::Nothing;
         }
         let card = match looked.look {
             LookCode::Seen { permission: PermissionCode::Chargeable, card, busy: false } => card,

@@ -136,7 +136,7 @@ fn mark(state: &State, index: usize, draft_index: u8, service: &mut Service, ste
         let facts = MarkFacts {
             holds: holds(&next.redis, index, worker, &rules),
             stop: next.redis.stop,
-            closing: next.redis.close != NEVER,
+            closing: next.redis.close != NEVER && (new || rules.closing_comes_first),
             closed: next.redis.closed,
             tainting: changed_lately(&next.redis, &rules),
             checks: rules.mark_checks,

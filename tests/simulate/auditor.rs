@@ -1,5 +1,6 @@
 //! Judges a run by its evidence. It shares no code with the service: what it knows of it is what docs/EVENTS.md promises.
 
+mod alone;
 mod ends;
 mod sends;
 
@@ -7,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use amazon_pay_ipn::sandbox::{LedgerCharge, Operation, RequestRecord};
 
-use crate::evidence::{Deeds, Event, Evidence, Rules};
+use crate::evidence::{Deeds, Event, Evidence};
 
 /// One sentence for each broken promise.
 pub type Violations = Vec<String>;
@@ -63,11 +64,14 @@ pub fn audit(evidence: &Evidence) -> Violations {
     forged(evidence, &mut found);
     sends::audit(evidence, &mut found);
     ends::audit(evidence, &mut found);
+    if !evidence.deeds.skewed {
+        alone::audit(evidence, &mut found);
+    }
     if let Some(quota) = evidence.rules.quota
         && !evidence.deeds.interrupted
         && !evidence.deeds.skewed
     {
-        budget(&evidence.ledger.requests, quota, evidence.rules, &mut found);
+        budget(&evidence.ledger.requests, quota, &mut found);
     }
     found
 }
@@ -167,10 +171,12 @@ fn forged(evidence: &Evidence, found: &mut Violations) {
     }
 }
 
-/// All instances together keep to one token bucket for each operation. A reservation may be used a little later than it was made, so
-/// each instance has the calls of one reconciliation on credit.
-fn budget(requests: &[RequestRecord], (capacity, rate): (f64, f64), rules: Rules, found: &mut Violations) {
-    let credit = 9.0 * f64::from(u32::try_from(rules.instances).unwrap_or(u32::MAX));
+/// The most calls of one operation that a reconciliation may need.
+const CALLS_AT_ONCE: f64 = 9.0;
+
+/// All instances together keep to one token bucket for each operation. One that is full lets in whoever needs more than it holds.
+fn budget(requests: &[RequestRecord], (capacity, rate): (f64, f64), found: &mut Violations) {
+    let credit = (CALLS_AT_ONCE - capacity).max(0.0) + 1.0;
     let mut levels: BTreeMap<&str, (f64, i64, f64)> = BTreeMap::new();
     for request in requests {
         let now = request.received_at.as_millisecond();

@@ -125,9 +125,10 @@ pub struct Rules {
     pub max_attempts: u64,
     /// X in milliseconds.
     pub x_ms: i64,
+    /// The lease of a worker in milliseconds.
+    pub lease_ms: i64,
     /// Tokens and tokens per second of each operation, where it is scarce.
     pub quota: Option<(f64, f64)>,
-    pub instances: usize,
 }
 
 /// All of it, at the end of a run.

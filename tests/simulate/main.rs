@@ -77,7 +77,7 @@ fn run_seed(seed: u64, arguments: &Arguments, metrics: &PrometheusHandle) -> Fin
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let finished = runtime.block_on(async {
         let run = workload::run(seed, arguments.instances, arguments.beyond, metrics);
-        match tokio::time::timeout(workload::PATIENCE, run).await {
+        match tokio::time::timeout(world::PATIENCE, run).await {
             Ok(mut world) => {
                 let (violations, log) = (std::mem::take(&mut world.violations), std::mem::take(&mut world.log));
                 let counts = std::mem::take(&mut world.counts);
@@ -85,7 +85,7 @@ fn run_seed(seed: u64, arguments: &Arguments, metrics: &PrometheusHandle) -> Fin
                 Finished { violations, log, counts }
             }
             Err(_) => Finished {
-                violations: vec![format!("the run did not end within {:?}", workload::PATIENCE)],
+                violations: vec![format!("the run did not end within {:?}", world::PATIENCE)],
                 log: Vec::new(),
                 counts: BTreeMap::new(),
             },

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use amazon_pay_ipn::sandbox::{
-    ChargeState, DeclineCode, DisputeSpec, Outcome, PermissionKind, PermissionSpec, PermissionState,
+    ChargeState, DeclineCode, DisputeSpec, Operation, Outcome, PermissionKind, PermissionSpec, PermissionState,
 };
 use jiff::Timestamp;
 use reqwest::Method;
@@ -147,7 +147,29 @@ impl World {
 
     /// One of the things that the merchant or an operator can ask for.
     pub async fn ask(&mut self) {
-        let Some(id) = self.any_charge() else { return };
+        if let Some(id) = self.any_charge() {
+            self.ask_about(id).await;
+        }
+    }
+
+    /// The same of a charge of a permission; the newest are the likeliest to be under way.
+    pub async fn ask_about_one_of(&mut self, permission: &str) {
+        let accepted = self.wanted.iter().filter(|wanted| wanted.accepted && wanted.permission == permission);
+        let newest: Vec<_> = accepted.rev().take(2).map(|wanted| wanted.id.clone()).collect();
+        if !newest.is_empty() {
+            let id = self.dice.pick(&newest).clone();
+            match self.dice.below(10) {
+                0..=2 => self.cancel(&id).await,
+                3..=4 => self.close(permission).await,
+                5 => self.pause(&id, "charges").await,
+                6 => self.pause(permission, "charge-permissions").await,
+                7 if !self.stopped => self.throw_stop().await,
+                _ => self.ask_about(id).await,
+            }
+        }
+    }
+
+    async fn ask_about(&mut self, id: String) {
         let permission = self.deeds.submissions[&id].permission.clone();
         match self.dice.below(20) {
             0..=3 => self.cancel(&id).await,
@@ -165,17 +187,7 @@ impl World {
                 let body = if self.dice.percent(50) { json!({}) } else { body };
                 self.post(&format!("/v1/charges/{id}/capture"), Some(&body)).await;
             }
-            15 => {
-                let cancel = self.dice.percent(50);
-                let body = json!({ "closureReason": "simulation", "cancelPendingCharges": cancel });
-                let answer =
-                    self.api(Method::POST, &format!("/v1/charge-permissions/{permission}/close"), Some(&body)).await;
-                self.say(format!("close {permission}: {}", answer.status));
-                if answer.status == 202 {
-                    let place = self.now_in_stream().await;
-                    self.deeds.closings.push((permission, place));
-                }
-            }
+            15 => self.close(&permission).await,
             16 => self.post(&format!("/v1/charge-permissions/{permission}/reconcile"), None).await,
             17..=18 => self.resolve(&id).await,
             _ => self.submit_same(&id).await,
@@ -199,6 +211,17 @@ impl World {
         if matches!(answer.status, 200 | 202) {
             let place = self.now_in_stream().await;
             self.deeds.cancellations.push((id.to_owned(), place));
+        }
+    }
+
+    async fn close(&mut self, permission: &str) {
+        let cancel = self.dice.percent(50);
+        let body = json!({ "closureReason": "simulation", "cancelPendingCharges": cancel });
+        let answer = self.api(Method::POST, &format!("/v1/charge-permissions/{permission}/close"), Some(&body)).await;
+        self.say(format!("close {permission}: {}", answer.status));
+        if answer.status == 202 {
+            let place = self.now_in_stream().await;
+            self.deeds.closings.push((permission.to_owned(), place));
         }
     }
 
@@ -346,6 +369,48 @@ impl World {
             }
         };
         self.say(format!("{id}: {}", said.expect("a permission")));
+    }
+
+    /// A permission changes, and its notification is accepted; whether it was open, and is heard of.
+    pub async fn happen_and_tell(&mut self, permission: &str) -> bool {
+        let was_open = self.sandbox.permission_state(permission).is_some_and(|state| state != PermissionState::Closed);
+        let done = match self.dice.below(3) {
+            0 => self.sandbox.buyer_closes(permission),
+            1 => self.sandbox.buyer_deletes_instrument(permission),
+            _ => self.sandbox.buyer_updates_instrument(permission, "Visa ****3333 (Amazon Pay)"),
+        };
+        done.expect("a permission");
+        self.say(format!("{permission} changes"));
+        self.changed(permission);
+        let heard = |world: &Self| world.deeds.accepted.values().filter(|(object, _)| object == permission).count();
+        let before = heard(self);
+        self.collect();
+        self.deliver(usize::MAX, 1).await;
+        // A card that is deleted twice is no news.
+        was_open && heard(self) > before
+    }
+
+    /// Whether Amazon has shown a permission since then (ms, its clock).
+    pub fn was_looked_at(&self, permission: &str, since: i64) -> bool {
+        self.sandbox.ledger().requests.iter().any(|request| {
+            request.operation == Operation::GetChargePermission
+                && request.permission.as_deref() == Some(permission)
+                && request.status == 200
+                && request.at.as_millisecond() > since
+        })
+    }
+
+    /// The permission that was made last is not chargeable any more.
+    pub fn break_the_newest(&mut self) {
+        let Some(id) = self.permissions.last().cloned() else { return };
+        self.changed(&id);
+        let (what, done) = if self.dice.percent(70) {
+            ("the buyer deletes the card", self.sandbox.buyer_deletes_instrument(&id))
+        } else {
+            ("the buyer closes", self.sandbox.buyer_closes(&id))
+        };
+        done.expect("a permission");
+        self.say(format!("{id}: {what}"));
     }
 
     pub fn all_update_cards(&mut self) {

@@ -267,16 +267,9 @@ impl World {
             self.work().await;
         }
         let after = self.open_permissions().await;
-        let ledger = self.sandbox.ledger();
         for permission in before.iter().filter(|id| after.contains(id)) {
             let Some(changed) = self.deeds.changes.get(permission).copied().filter(|at| *at < begin) else { continue };
-            let seen = ledger.requests.iter().any(|request| {
-                request.operation == Operation::GetChargePermission
-                    && request.permission.as_deref() == Some(permission)
-                    && request.status == 200
-                    && request.at.as_millisecond() >= changed
-            });
-            if !seen {
+            if !self.was_looked_at(permission, changed - 1) {
                 self.violations
                     .push(format!("{permission} changed, has open work, and was not looked at within 30 h of calm"));
             }

@@ -25,6 +25,8 @@ enum Deed {
     HoldCreate,
     Suspend,
     Critical,
+    Between,
+    Overtake,
     LetGo,
     KillWorker,
     Arrive,
@@ -47,6 +49,24 @@ enum Deed {
     Calm,
 }
 
+impl Deed {
+    /// Whether calls may be made long after their tokens were taken.
+    fn disturbs_the_count(self) -> bool {
+        matches!(
+            self,
+            Self::HoldAtGate
+                | Self::HoldCreate
+                | Self::Suspend
+                | Self::Critical
+                | Self::Between
+                | Self::Overtake
+                | Self::Skew
+                | Self::Redis
+                | Self::Process
+        )
+    }
+}
+
 const DEEDS: &[(u32, Deed)] = &[
     (6, Deed::Want),
     (8, Deed::Ask),
@@ -58,7 +78,9 @@ const DEEDS: &[(u32, Deed)] = &[
     (7, Deed::HoldAtGate),
     (5, Deed::HoldCreate),
     (6, Deed::Suspend),
-    (45, Deed::Critical),
+    (35, Deed::Critical),
+    (25, Deed::Between),
+    (5, Deed::Overtake),
     (10, Deed::LetGo),
     (5, Deed::KillWorker),
     (6, Deed::Arrive),
@@ -110,6 +132,9 @@ pub async fn run(seed: u64, instances: Option<usize>, beyond: bool, metrics: &Pr
 impl World {
     async fn one(&mut self, metrics: &PrometheusHandle) {
         let deed = self.dice.weighted(DEEDS);
+        if self.profile.steady && deed.disturbs_the_count() {
+            return self.burst().await;
+        }
         match deed {
             Deed::Want => self.want().await,
             Deed::Ask => self.ask().await,
@@ -137,6 +162,8 @@ impl World {
                 self.suspend(u32::try_from(polls).unwrap_or(1)).await;
             }
             Deed::Critical => self.critical(metrics).await,
+            Deed::Between => self.between().await,
+            Deed::Overtake => self.overtake().await,
             Deed::LetGo => {
                 if !self.held.is_empty() {
                     let nth = self.dice.below(self.held.len());
@@ -209,6 +236,10 @@ impl World {
         if self.dice.percent(40) {
             self.make_due().await;
         }
+        // So that there is more to decide than to send.
+        if self.dice.percent(25) {
+            self.break_the_newest();
+        }
         let stands = if self.dice.percent(60) {
             let polls = self.dice.between(1, 14);
             self.say("stop a worker before its mark");
@@ -221,22 +252,12 @@ impl World {
         if !stands {
             return;
         }
+        // The look before it was the newest request.
+        let at_hand = self.at_hand();
         for _ in 0..self.dice.weighted(&[(3, 1), (3, 2), (1, 3)]) {
-            match self.dice.below(12) {
-                0..=2 => self.ask().await,
-                3 if !self.stopped => self.throw_stop().await,
-                4..=5 => {
-                    self.happen();
-                    self.collect();
-                    self.deliver(usize::MAX, 1).await;
-                }
-                6 => self.fault(),
-                7 if self.dice.percent(30) => self.redis_crashes(metrics).await,
-                _ => {
-                    self.pass_some(175, 240).await;
-                    self.say("work");
-                    self.work().await;
-                }
+            match (self.dice.below(12), &at_hand) {
+                (0..=4, Some(permission)) => self.ask_about_one_of(permission).await,
+                _ => self.go_on(metrics).await,
             }
             self.glance();
         }
@@ -248,6 +269,96 @@ impl World {
         }
     }
 
+    /// A worker has decided; before it can act on that somebody wants something else of this very charge.
+    async fn between(&mut self) {
+        self.make_due().await;
+        if self.dice.percent(30) {
+            self.break_the_newest();
+        }
+        let polls = self.dice.between(1, 10);
+        self.say("stop a worker between its decision and its deed");
+        if !self.stand_before_the_mark(u32::try_from(polls).unwrap_or(1)).await {
+            return;
+        }
+        if let Some(permission) = self.at_hand() {
+            self.ask_about_one_of(&permission).await;
+        }
+        let last = self.held.len() - 1;
+        self.let_go(last).await;
+        self.glance();
+    }
+
+    /// Nothing is broken. A worker has seen what a notification told; the next change, and its notification, come before its commit.
+    async fn overtake(&mut self) {
+        self.heal().await;
+        self.happen();
+        self.collect();
+        self.deliver(usize::MAX, 1).await;
+        self.say("hold a worker after its look");
+        if !self.hold_at_gate(Operation::GetChargePermission, Place::After).await {
+            return;
+        }
+        let at_hand = self.at_hand();
+        let begin = self.amazon.now().as_millisecond();
+        let heard = match &at_hand {
+            Some(permission) => self.happen_and_tell(permission).await,
+            None => false,
+        };
+        let last = self.held.len() - 1;
+        self.let_go(last).await;
+        self.work().await;
+        // Quota comes back.
+        self.pass_some(600, 1000).await;
+        self.work().await;
+        if let Some(permission) = at_hand.filter(|_| heard)
+            && !self.was_looked_at(&permission, begin)
+        {
+            self.violations
+                .push(format!("{permission} changed while a worker was at it, was notified, and not looked at again"));
+        }
+    }
+
+    /// The permission of the newest request.
+    fn at_hand(&self) -> Option<String> {
+        self.sandbox.ledger().requests.last()?.permission.clone()
+    }
+
+    /// Scarce quota, and all at once.
+    async fn burst(&mut self) {
+        // Each takes as long as a whole run of others.
+        if self.counts.get("burst").copied().unwrap_or_default() >= 2 {
+            return self.work().await;
+        }
+        self.say("everybody at once");
+        self.count("burst");
+        while self.permissions.len() < 14 {
+            self.new_permission();
+        }
+        self.all_update_cards();
+        self.collect();
+        self.deliver(usize::MAX, 1).await;
+        self.work().await;
+    }
+
+    /// What else may happen while a worker stands.
+    async fn go_on(&mut self, metrics: &PrometheusHandle) {
+        match self.dice.below(9) {
+            0 if !self.stopped => self.throw_stop().await,
+            1..=2 => {
+                self.happen();
+                self.collect();
+                self.deliver(usize::MAX, 1).await;
+            }
+            3 => self.fault(),
+            4 if self.dice.percent(30) => self.redis_crashes(metrics).await,
+            _ => {
+                self.pass_some(175, 240).await;
+                self.say("work");
+                self.work().await;
+            }
+        }
+    }
+
     async fn deliver_some(&mut self) {
         let count = self.dice.weighted(&[(2, 1), (2, 3), (3, usize::MAX)]);
         let copies = self.dice.weighted(&[(6, 1), (2, 2), (1, 3)]);
@@ -255,6 +366,3 @@ impl World {
         self.deliver(count, copies).await;
     }
 }
-
-/// Long enough for a run that hangs to be seen as one.
-pub const PATIENCE: Duration = Duration::from_mins(10);

@@ -33,6 +33,9 @@ pub const TOKEN: &str = "a-token-for-the-simulation-only";
 pub const DAY: Duration = Duration::from_hours(24);
 /// X of the simulation.
 pub const X: Duration = Duration::from_mins(30);
+/// How long a run may take, in real time: many times what one takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_mins(5);
+const LEASE: Duration = Duration::from_mins(3);
 const YEARS: Duration = Duration::from_hours(20 * 365 * 24);
 
 /// What a run is like, drawn from its seed.
@@ -44,11 +47,13 @@ pub struct Profile {
     pub max_attempts: u32,
     /// Tokens and tokens per second of each operation.
     pub quota: Option<(u32, f64)>,
+    /// Nobody stands still, dies, or has another time: then each call can be counted against the quota.
+    pub steady: bool,
     /// Hints of one permission at most, where they are scarce.
     pub hints: Option<usize>,
     /// How far Amazon lets a request's date be from now.
     pub tolerance: Duration,
-    /// Time-out of a call to Amazon, in real time.
+    /// Time-out of a call to Amazon, in real time: with its margin well within a lease, and so long that nothing that stands still ends by it.
     pub timeout: Duration,
     /// Requests arrive later than the protocol assumes.
     pub beyond: bool,
@@ -58,15 +63,17 @@ pub struct Profile {
 impl Profile {
     pub fn draw(seed: u64, instances: Option<usize>, beyond: bool, dice: &mut Dice) -> Self {
         let drawn = dice.weighted(&[(4, 1), (4, 2), (3, 3)]);
+        let quota = if dice.percent(20) { Some(*dice.pick(&[(6, 0.5), (8, 1.0), (12, 2.0)])) } else { None };
         Self {
             seed,
             instances: instances.unwrap_or(drawn),
             reading: *dice.pick(&[Reading::ReplayAll, Reading::ReEvaluate, Reading::ReEvaluate, Reading::StatusFirst]),
             max_attempts: dice.weighted(&[(5, 5), (2, 3), (1, 2)]),
-            quota: if dice.percent(20) { Some(*dice.pick(&[(6, 0.5), (8, 1.0), (12, 2.0)])) } else { None },
+            quota,
+            steady: quota.is_some() && dice.percent(50),
             hints: if dice.percent(12) { Some(2) } else { None },
             tolerance: Duration::from_mins(dice.weighted(&[(3, 5), (1, 15), (1, 20)])),
-            timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(90),
             beyond,
             operations: usize::try_from(dice.between(10, 40)).unwrap_or(30),
         }
@@ -369,8 +376,8 @@ impl World {
         let rules = Rules {
             max_attempts: self.profile.max_attempts.into(),
             x_ms: i64::try_from(X.as_millis()).unwrap_or(i64::MAX),
+            lease_ms: i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX),
             quota: self.profile.quota.map(|(capacity, rate)| (capacity.into(), rate)),
-            instances: self.profile.instances,
         };
         let events = self.events().await;
         let kept =
@@ -453,7 +460,7 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, profile: &Profile) -> Settin
             event_retention_limit: YEARS,
             intent_retention: YEARS,
             confirmation_delay: X,
-            lease: Duration::from_mins(3),
+            lease: LEASE,
             bounds: match profile.hints {
                 Some(hints_per_permission) => Bounds { hints_per_permission, ..Bounds::default() },
                 None => Bounds::default(),

@@ -1,6 +1,7 @@
 //! The kinds of Redis on which the stories run: `TEST_REDIS` is `plain` (the default), `valkey`, `acl`, `tls`, `sentinel` or `cluster`;
 //! `scripts/redis-matrix` runs all of them. Everything listens on loopback and ends with the tests.
 
+use std::cell::RefCell;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -291,9 +292,15 @@ impl Server {
 
     /// A server and its replica, which has everything that it has.
     pub fn with_replica() -> (Self, Self) {
-        let primary = Self::start("--port", &[]);
+        Self::pair("--port", &[])
+    }
+
+    /// As [`Self::with_replica`], with more settings of both.
+    pub fn pair(kind_of_port: &str, more: &[&str]) -> (Self, Self) {
+        let primary = Self::start(kind_of_port, more);
         // Among its settings, so that it is a replica again when it is started again.
-        let replica = Self::start("--port", &["--replicaof", "127.0.0.1", &primary.port.to_string()]);
+        let leader = ["--replicaof", "127.0.0.1", &primary.port.to_string()];
+        let replica = Self::start(kind_of_port, &[more, &leader].concat());
         until("the replica to follow", || follows(&replica.redis));
         (primary, replica)
     }
@@ -334,9 +341,14 @@ pub fn follows(server: &RedisServer) -> bool {
 }
 
 pub async fn connected(url: &str) -> MultiplexedConnection {
-    let client = redis::Client::open(url).expect("a URL");
-    // Half a second, the default, is little where everything is read at once.
-    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(MINUTE));
+    use redis::IntoConnectionInfo;
+    let info = url.into_connection_info().expect("a URL");
+    // Newer servers know CLIENT SETINFO, and would note that a restricted user may not.
+    let settings = info.redis_settings().clone().set_skip_set_lib_name();
+    let client = redis::Client::open(info.set_redis_settings(settings)).expect("a URL");
+    // Half a second and a whole one, the defaults, are little where everything is read at once and the machine is busy.
+    let patient =
+        redis::AsyncConnectionConfig::new().set_response_timeout(Some(MINUTE)).set_connection_timeout(Some(MINUTE));
     client.get_multiplexed_async_connection_with_config(&patient).await.expect("a connection")
 }
 
@@ -464,6 +476,23 @@ pub fn sentinels() -> &'static Sentinels {
 impl Sentinels {
     /// With more lines of their configuration.
     pub fn start(more: &str) -> Self {
+        Self::start_each(|| more.to_owned())
+    }
+
+    /// Also at another port each, over TLS, and with nothing but TLS between them and the servers that they watch. Returns these ports, too.
+    pub fn start_over_tls(authority: &Authority, certificate: &str) -> (Self, Vec<u16>) {
+        let ports = RefCell::new(Vec::new());
+        let sentinels = Self::start_each(|| {
+            let port = free_port();
+            ports.borrow_mut().push(port);
+            let settings = authority.settings(certificate);
+            let words = settings.iter().map(|word| word.strip_prefix("--").map_or(format!(" {word}\n"), str::to_owned));
+            format!("tls-port {port}\ntls-replication yes\n{}", words.collect::<String>())
+        });
+        (sentinels, ports.into_inner())
+    }
+
+    fn start_each(more: impl Fn() -> String) -> Self {
         let folder = TempDir::with_prefix("amazon-pay-ipn-sentinels-").expect("a folder");
         let mut ports = Vec::new();
         let mut children = Vec::new();
@@ -471,6 +500,7 @@ impl Sentinels {
             let port = free_port();
             let file = folder.path().join(format!("{port}.conf"));
             let place = folder.path().display();
+            let more = more();
             let settings = format!("port {port}\nbind 127.0.0.1\ndir {place}\nloglevel warning\n{more}\n");
             std::fs::write(&file, settings).expect("a file");
             let mut command = Command::new("setpriv");

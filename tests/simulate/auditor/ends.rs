@@ -11,6 +11,7 @@ const ENDS: [&str; 3] = ["charge.captured", "charge.canceled", "charge.abandoned
 
 pub fn audit(evidence: &Evidence, found: &mut Violations) {
     ends_are_final(evidence, found);
+    verified_ends_are_resolved(evidence, found);
     captures_are_true(evidence, found);
     states_agree(evidence, found);
 }
@@ -29,6 +30,38 @@ fn ends_are_final(evidence: &Evidence, found: &mut Violations) {
         }
         if !evidence.deeds.submissions.contains_key(intent) {
             found.push(format!("{intent} ended and was never submitted"));
+        }
+    }
+}
+
+/// Without a capture an end is verified only if the last number that was sent has its answer: a decline, or a charge that was canceled.
+fn verified_ends_are_resolved(evidence: &Evidence, found: &mut Violations) {
+    // The number that is not answered.
+    let mut open: BTreeMap<&str, u64> = BTreeMap::new();
+    for event in evidence.events.iter().filter(|event| !event.is_capture()) {
+        let Some(intent) = event.intent() else { continue };
+        match event.kind.as_str() {
+            "charge.attempted" => {
+                open.insert(intent, event.number());
+            }
+            "charge.declined" | "charge.pending" | "charge.authorized" | "charge.captured" => {
+                open.remove(intent);
+            }
+            "charge.canceled" | "charge.abandoned" if event.text("outcome") == "verified" => {
+                let Some(number) = open.get(intent) else { continue };
+                let released = evidence
+                    .ledger
+                    .charges
+                    .iter()
+                    .any(|charge| tag_of(charge) == Some((intent, *number)) && charge.state.as_str() == "Canceled");
+                if !released && !evidence.deeds.resolved.contains(intent) {
+                    let kind = &event.kind;
+                    found.push(format!(
+                        "{kind} of {intent} is called verified, and nobody knew what became of number {number}"
+                    ));
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -97,8 +97,10 @@ fn each_number_follows(evidence: &Evidence, found: &mut Violations) {
 }
 
 /// A decline is believed only if no older copy of the same request can still be accepted: the mark before its answer is the first of its
-/// number, or X after the one before. What is no decline (a status, a limit, a mistake) settles a first send only.
+/// number, or X after the one before. What is no decline (a status, a limit, a mistake) settles a first send only. A ProcessingFailure
+/// is a 500, whose copy may still be under way: Amazon must have answered it twice, the second time X after the send before.
 fn each_decline_is_sure(evidence: &Evidence, found: &mut Violations) {
+    let failures = processing_failures(evidence);
     let mut marks: BTreeMap<(&str, u64), Vec<i64>> = BTreeMap::new();
     let mut was_pending: BTreeSet<(&str, u64)> = BTreeSet::new();
     for event in evidence.events.iter().filter(|event| !event.is_capture()) {
@@ -124,15 +126,29 @@ fn each_decline_is_sure(evidence: &Evidence, found: &mut Violations) {
                         marks.len()
                     ));
                 }
-                if marks.len() == 1 && reason == "ProcessingFailure" && !was_pending.contains(&key) {
+                let answers = failures.get(&key).copied().unwrap_or_default();
+                if reason == "ProcessingFailure" && !was_pending.contains(&key) && answers < 2 {
+                    let sends = marks.len();
                     found.push(format!(
-                        "ProcessingFailure of number {number} of {intent} was believed at its first send"
+                        "ProcessingFailure of number {number} of {intent} was believed after {answers} such answers to {sends} sends"
                     ));
                 }
             }
             _ => {}
         }
     }
+}
+
+/// How often Amazon answered a number with ProcessingFailure.
+fn processing_failures<'a>(evidence: &'a Evidence) -> BTreeMap<(&'a str, u64), usize> {
+    let mut failures: BTreeMap<_, usize> = BTreeMap::new();
+    for request in &evidence.ledger.requests {
+        let tag = request.custom_information.as_deref().and_then(read_tag);
+        if let Some(number) = tag.filter(|_| request.reason_code.as_deref() == Some("ProcessingFailure")) {
+            *failures.entry(number).or_default() += 1;
+        }
+    }
+    failures
 }
 
 /// Whether a worker had read, by then, a success of this number: it is known then, though its event comes with the commit.
