@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint ci release bench overload soak backlog model crash-points simulate planted schema examples test-redis-matrix interop fuzz
+.PHONY: help setup demo test lint ci release bench overload soak backlog model crash-points simulate planted schema examples page test-redis-matrix interop fuzz
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,12 @@ simulate: setup ## Seeded simulation, SEEDS (1000) runs
 # Not in `make ci`: each of them is a build of its own.
 planted: setup ## Does the simulation catch bugs that were planted by hand?
 	@scripts/planted-bugs
+
+# Not in `make ci`: it needs Chromium (Debian's package), and fetches playwright-core from npm.
+page: setup ## Look at the operator page in headless Chromium; writes docs/images
+	@command -v $${CHROMIUM:-chromium} >/dev/null || apt-get install -y --no-install-recommends chromium
+	npm --prefix scripts/browser ci --no-audit --no-fund --silent
+	cargo test --locked --test it -- --ignored --nocapture a_browser_shows
 
 # Not in `make ci`: six runs of all integration tests.
 test-redis-matrix: setup ## The integration stories on every kind of Redis
