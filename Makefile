@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint ci release bench overload soak backlog model crash-points simulate planted schema examples page test-redis-matrix interop fuzz
+.PHONY: help setup demo test lint ci release bench overload soak instances backlog model crash-points simulate planted schema examples page test-redis-matrix interop fuzz
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ overload: setup ## Twice the load that the service can take, for MINUTES (10)
 SOAK ?= 45
 soak: setup ## Mixed traffic with restarts, crashes and faults, for SOAK (45) minutes
 	cargo bench --locked --bench load -- soak "$(SOAK)"
+
+instances: setup ## One, two and three processes on one Redis, and one of them killed
+	cargo bench --locked --bench load -- instances
 
 # Not in `make ci`: 5,000 take some ten minutes, 100,000 some hours.
 BACKLOG ?= 5000

@@ -23,6 +23,12 @@ const SERVERS: usize = 2;
 /// Times that a point is struck in the kind of refunds and disputes.
 const OF_OBJECTS: u32 = 6;
 
+/// Struck whatever else is chosen: here a commit without its fence charges twice.
+const ALWAYS: [(Kind, Strike); 2] = [
+    (Kind::DeclineThenLost, Strike { point: CrashPoint::Answered, occurrence: 1, how: How::Overtaken }),
+    (Kind::DeclineThenLost, Strike { point: CrashPoint::CommitBefore, occurrence: 1, how: How::Overtaken }),
+];
+
 /// Strikes of one sort.
 #[derive(Debug, Clone, Copy)]
 pub struct Choice {
@@ -59,7 +65,8 @@ impl Matrix {
         let kinds = Kind::ALL.iter().filter(|kind| is_wanted("CRASH_KIND", kind.name()));
         let unharmed = all(&redis, "unharmed", kinds.map(|kind| (*kind, None)).collect()).await;
         let baselines: BTreeMap<Kind, Came> = unharmed.into_iter().map(|came| (came.kind, came)).collect();
-        let work = choices.iter().flat_map(|choice| choose(&baselines, *choice)).collect();
+        let mut work: Vec<_> = choices.iter().flat_map(|choice| choose(&baselines, *choice)).collect();
+        work.extend(ALWAYS.iter().filter(|_| !is_narrowed()).map(|(kind, strike)| (*kind, Some(*strike))));
         let mut came = all(&redis, "struck", work).await;
         for round in 0.. {
             let instead = choices.iter().flat_map(|choice| spared(&baselines, &came, choice.how)).collect::<Vec<_>>();
