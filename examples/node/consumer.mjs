@@ -17,7 +17,7 @@ const {
   EVENTS: stream,
   GROUP: group = "billing",
   CONSUMER: name = "worker-1",
-  // An entry that nobody acknowledged for so long was left by a worker that died. Longer than handling one may take.
+  // An entry that nobody acknowledged for so long was left by a worker that died. Longer than handling COUNT of them may take.
   CLAIM_AFTER_MS: claimAfterMs = "60000",
 } = process.env;
 if (!stream) throw new Error("set EVENTS to the name of the stream");
@@ -77,7 +77,13 @@ async function take(entries) {
     // Better: write the id in the same transaction of your own database as the effect of the event.
     const handled = `${group}:handled:${event.id}`;
     if (!(await redis.exists(handled))) {
-      await handle(event.type, JSON.parse(event.data));
+      try {
+        await handle(event.type, JSON.parse(event.data));
+      } catch (error) {
+        // One event that cannot be handled must not stop those after it.
+        console.error("not handled, tried again later:", event.id, error.message);
+        continue;
+      }
       await redis.set(handled, 1, "EX", REMEMBER_S);
       console.log(`${event.id} ${event.type}`);
     }

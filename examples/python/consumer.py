@@ -38,7 +38,7 @@ def handle(kind: str, data: dict) -> None:
 class Consumer:
     def __init__(self, client: redis.Redis, stream: str, group: str, name: str, claim_after_ms: int) -> None:
         self.client, self.stream, self.group, self.name = client, stream, group, name
-        # An entry that nobody acknowledged for so long was left by a worker that died. Longer than handling one may take.
+        # An entry that nobody acknowledged for so long was left by a worker that died. Longer than handling COUNT of them may take.
         self.claim_after_ms = claim_after_ms
         self.stopping = False
 
@@ -81,7 +81,11 @@ class Consumer:
             # Better: write the id in the same transaction of your own database as the effect of the event.
             handled = f"{self.group}:handled:{event['id']}"
             if not self.client.exists(handled):
-                handle(event["type"], json.loads(event["data"]))
+                try:
+                    handle(event["type"], json.loads(event["data"]))
+                except Exception as error:  # one event that cannot be handled must not stop those after it
+                    print("not handled, tried again later:", event["id"], error, file=sys.stderr)
+                    continue
                 self.client.set(handled, 1, ex=REMEMBER_S)
                 print(event["id"], event["type"], flush=True)
             self.client.xack(self.stream, self.group, entry)

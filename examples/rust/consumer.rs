@@ -6,6 +6,8 @@
 //! It needs `redis` (features `tokio-comp`, `streams`), `tokio`, `serde_json`, `anyhow`. Run it with
 //! `EVENTS='amazon-pay:{live:YOUR_MERCHANT_ID}:events' cargo run --example consumer`.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example that says what it did")]
+
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
@@ -27,7 +29,7 @@ struct Consumer {
     stream: String,
     group: String,
     name: String,
-    /// An entry that nobody acknowledged for so long was left by a worker that died. Longer than handling one may take.
+    /// An entry that nobody acknowledged for so long was left by a worker that died. Longer than handling COUNT of them may take.
     claim_after_ms: usize,
 }
 
@@ -92,7 +94,14 @@ impl Consumer {
         // Better: write the id in the same transaction of your own database as the effect of the event.
         let handled = format!("{}:handled:{id}", self.group);
         if !self.redis.exists::<_, bool>(&handled).await? {
-            handle(kind, &serde_json::from_str(event.get("data").context("an event without data")?)?);
+            match serde_json::from_str(event.get("data").context("an event without data")?) {
+                Ok(data) => handle(kind, &data),
+                Err(error) => {
+                    // One event that cannot be handled must not stop those after it.
+                    eprintln!("not handled, tried again later: {id}: {error}");
+                    return Ok(());
+                }
+            }
             let () = self.redis.set_ex(&handled, 1, REMEMBER_S).await?;
             println!("{id} {kind}");
         }
@@ -109,8 +118,8 @@ fn setting(name: &str, default: &str) -> String {
 #[tokio::main]
 async fn main() -> Result<()> {
     let client = redis::Client::open(setting("REDIS_URL", "redis://127.0.0.1:6379"))?;
-    // A reply may take as long as it blocks.
-    let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+    // Longer than a read blocks: a server that went away without a word is noticed.
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(std::time::Duration::from_secs(10)));
     let mut consumer = Consumer {
         redis: client.get_multiplexed_async_connection_with_config(&config).await?,
         stream: setting("EVENTS", ""),

@@ -183,14 +183,19 @@ async fn replay(store: &Store, args: &ReplayArgs) -> Result<Printed, Failed> {
         (None, None) => EntryId::default(),
     };
     let until = args.until.map(|until| store.first_entry_at(until));
-    let oldest = store.events_from(EntryId::default(), 1).await?.first().map(|event| event.entry);
     let mut from = asked;
+    // Where the stream began when what it held before could not be printed any more: at first, or because it was trimmed meanwhile.
+    let mut began: Option<EntryId> = None;
     'pages: loop {
+        let oldest = store.events_from(EntryId::default(), 1).await?.first().map(|event| event.entry);
+        if oldest.is_none_or(|oldest| from < oldest) {
+            began = began.max(Some(oldest.unwrap_or(from)));
+        }
         let events = store.events_from(from, PAGE).await?;
         let Some(last) = events.last() else { break };
         from = last.entry.next();
         for event in &events {
-            if until.is_some_and(|until| event.entry > until) {
+            if until.is_some_and(|until| event.entry >= until) {
                 break 'pages;
             }
             if args.which.takes(event) {
@@ -198,9 +203,8 @@ async fn replay(store: &Store, args: &ReplayArgs) -> Result<Printed, Failed> {
             }
         }
     }
-    let gone = store.events_were_removed().await?;
-    Ok(match oldest {
-        Some(oldest) if gone && asked < oldest => Printed::FromHere(store.written_at(oldest)),
+    Ok(match began {
+        Some(began) if store.events_were_removed().await? => Printed::FromHere(store.written_at(began)),
         _ => Printed::All,
     })
 }
@@ -224,7 +228,10 @@ async fn tail(store: &Store, args: &TailArgs) -> Result<Printed, Failed> {
     }
     let shown = |event: &StoredEvent| if args.json { json_line(event) } else { table_line(event) };
     newest.iter().try_for_each(|event| print(&shown(event)))?;
-    while args.follow {
+    if !args.follow {
+        return Ok(Printed::All);
+    }
+    loop {
         let events = store.events_from(next, PAGE).await?;
         match events.last() {
             Some(last) => next = last.entry.next(),
@@ -232,7 +239,6 @@ async fn tail(store: &Store, args: &TailArgs) -> Result<Printed, Failed> {
         }
         events.iter().filter(|event| args.which.takes(event)).try_for_each(|event| print(&shown(event)))?;
     }
-    Ok(Printed::All)
 }
 
 fn print(line: &str) -> io::Result<()> {

@@ -15,7 +15,7 @@ use super::problem::{FieldError, Problem};
 use crate::ipn::{self, Ipn};
 use crate::model::hint::{Hint, HintNote, ObjectType};
 use crate::model::ids::{ChargePermissionId, ObjectId};
-use crate::sns::Envelope;
+use crate::sns::{Content, Envelope};
 use crate::store::events::EntryId;
 use crate::store::quarantine::{Aside, Quarantined, Replayed};
 
@@ -176,14 +176,16 @@ pub(super) async fn discard(State(state): State<ApiState>, Path(id): Path<String
 /// `POST /v1/quarantine/{id}/replay`: its object is looked at now, and the entry is gone. 202; 409 if it still names nothing that can be
 /// looked at.
 ///
-/// The signature is not checked again: only verified messages come into the quarantine, and after a year the certificate of an old one
-/// may have expired.
+/// Neither the signature nor the topic is checked again: only verified messages come into the quarantine, and after a year the certificate
+/// of an old one may have expired. What is believed of one is that something is to be looked at.
 pub(super) async fn replay(State(state): State<ApiState>, Path(id): Path<String>) -> Result<Response, Problem> {
     let entry = entry(&state, parse(&id)?).await?;
     let (permission, hint) = match &entry.what {
         Aside::Message { message_id, body, .. } => named(&state, message_id, body)?,
         Aside::Hint { permission, hint } => {
-            let note = HintNote { refusals: 0, not_before: None, ..hint.note.clone() };
+            // Asked for now: as new as anything, and what was swept before is asked for by somebody now.
+            let published_at = state.0.clock.now();
+            let note = HintNote { refusals: 0, not_before: None, swept_since: None, published_at, ..hint.note.clone() };
             (permission.clone(), Hint { note, ..hint.clone() })
         }
         Aside::Unreadable => {
@@ -210,11 +212,14 @@ pub(super) async fn replay(State(state): State<ApiState>, Path(id): Path<String>
 fn named(state: &ApiState, message_id: &str, body: &str) -> Result<(ChargePermissionId, Hint), Problem> {
     let conflict = |why: String| Problem::Conflict(format!("there is nothing to look at: {why}; drop it"));
     let envelope = Envelope::parse(body.as_bytes()).map_err(|error| conflict(error.to_string()))?;
+    if !matches!(envelope.content, Content::Notification { .. }) {
+        return Err(conflict("it is a confirmation of SNS, no notification".to_owned()));
+    }
     match ipn::parse(&envelope.message, &state.0.account.merchant) {
         Ok(Ipn::Notification(notification)) => {
             let note = HintNote {
                 message_id: message_id.to_owned(),
-                published_at: envelope.timestamp,
+                published_at: state.0.clock.now(),
                 refusals: 0,
                 not_before: None,
                 swept_since: None,

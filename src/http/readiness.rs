@@ -58,6 +58,8 @@ pub(super) struct Health {
     pub(super) account: AccountStatus,
     /// What is not as it should be, in words.
     pub(super) complaints: Vec<String>,
+    /// What else the preflight has found of this process and at Amazon.
+    pub(super) findings: Vec<Finding>,
 }
 
 /// Ready means: Redis answers, knows the account, and is no replica. What is wrong with its durability, with the settings or at Amazon
@@ -71,6 +73,7 @@ pub(super) async fn health(state: &ApiState) -> Result<Health, StoreError> {
     let server = inner.store.server_facts().await?;
     let now = server::set_up(&server, inner.accepted);
     gauge(&now);
+    let checks: Vec<_> = now.iter().map(|finding| finding.check).collect();
     let said = now.iter().filter(|finding| finding.severity >= Severity::Warning);
     let mut complaints: Vec<String> =
         said.map(|finding| format!("{}: {}", finding.found, finding.check.means())).collect();
@@ -82,12 +85,14 @@ pub(super) async fn health(state: &ApiState) -> Result<Health, StoreError> {
             fault.since, fault.reason
         ));
     }
-    Ok(Health { ready: !server.is_replica, account, complaints })
+    let mut findings = inner.noticed.all();
+    findings.retain(|finding| finding.severity >= Severity::Warning && !checks.contains(&finding.check));
+    Ok(Health { ready: !server.is_replica, account, complaints, findings })
 }
 
 /// `GET /readyz`.
 pub(super) async fn ready(State(state): State<ApiState>) -> Response {
-    let Health { ready, account, complaints } = match health(&state).await {
+    let Health { ready, account, complaints, .. } = match health(&state).await {
         Ok(health) => health,
         Err(error) => return Problem::from(error).into_response(),
     };

@@ -4,7 +4,7 @@
 //! for until `EVENT_RETENTION_LIMIT`, and only while the stream has room: it must fill no memory and stop no charge.
 
 use jiff::Timestamp;
-use redis::streams::{StreamInfoGroupsReply, StreamPendingReply, StreamRangeReply};
+use redis::streams::{StreamInfoGroupsReply, StreamRangeReply};
 use serde_json::json;
 use tracing::warn;
 
@@ -76,23 +76,25 @@ impl Store {
         if info.groups.is_empty() {
             return Ok(Vec::new());
         }
+        let first = |from: EntryId| {
+            let mut range = redis::cmd("XRANGE");
+            range.arg(&key).arg(from.to_string()).arg("+").arg("COUNT").arg(1);
+            range
+        };
+        let head: StreamRangeReply = first(EntryId::default()).query_async(&mut handle).await?;
+        let head: EntryId = head.ids.first().and_then(|entry| entry.id.parse().ok()).unwrap_or_default();
+        // A group is as far as the older of two: what it was given and has not acknowledged, and what it was not given, because it has
+        // not asked or was set back (XGROUP SETID). Redis keeps acknowledgements that are missing of entries that were trimmed: only
+        // those from the head on count.
         let mut asked = redis::pipe();
         for group in &info.groups {
-            asked.cmd("XPENDING").arg(&key).arg(&group.name);
+            asked.cmd("XPENDING").arg(&key).arg(&group.name).arg(head.to_string()).arg("+").arg(1);
+            asked.add_command(first(group.last_delivered_id.parse::<EntryId>().unwrap_or_default().next()));
         }
-        let pending: Vec<StreamPendingReply> = asked.query_async(&mut handle).await?;
-        let mut asked = redis::pipe();
-        for (group, pending) in info.groups.iter().zip(&pending) {
-            let from = match pending {
-                StreamPendingReply::Data(data) if data.count > 0 => data.start_id.parse().unwrap_or_default(),
-                _ => group.last_delivered_id.parse::<EntryId>().unwrap_or_default().next(),
-            };
-            asked.cmd("XRANGE").arg(&key).arg(from.to_string()).arg("+").arg("COUNT").arg(1);
-        }
-        let first: Vec<StreamRangeReply> = asked.query_async(&mut handle).await?;
+        let found: Vec<redis::Value> = asked.query_async(&mut handle).await?;
+        let oldest = found.chunks(2).map(|of_group| of_group.iter().filter_map(first_id).min());
         let now = u64::try_from(self.redis_now().await?.as_millisecond().saturating_sub(self.0.clock.offset_ms()));
-        let groups = info.groups.into_iter().zip(first).map(|(group, first)| {
-            let oldest: Option<EntryId> = first.ids.first().and_then(|entry| entry.id.parse().ok());
+        let groups = info.groups.iter().zip(oldest).map(|(group, oldest)| {
             let behind_ms = oldest.map_or(0, |oldest| now.unwrap_or_default().saturating_sub(oldest.ms));
             Group {
                 name: group.name.chars().take(MAX_NAME_CHARS).collect(),
@@ -111,27 +113,37 @@ impl Store {
     /// When Redis does not answer.
     pub async fn trim_events(&self) -> Result<usize, StoreError> {
         let inner = &self.0;
-        // Entries carry the server's own time, which no clock of ours moves.
-        let real_now = inner.clock.now().as_millisecond().saturating_sub(inner.clock.offset_ms());
+        // Entries carry the server's own time: by any other clock an instance whose own is ahead would trim what is young.
+        let real_now = self.redis_now().await?.as_millisecond().saturating_sub(inner.clock.offset_ms());
         let before = |span| EntryId::at(u64::try_from(real_now.saturating_sub(millis(span))).unwrap_or(0));
-        let groups = self.event_groups().await?;
         let limit = inner.settings.event_retention_limit.max(inner.settings.event_retention);
         let crowded = self.levels().await?.events > inner.settings.bounds.events / 2;
-        let plan = plan(&groups, before(inner.settings.event_retention), before(limit), crowded);
-        let alert = self.alert(&plan);
+        let (retained, limit) = (before(inner.settings.event_retention), before(limit));
+        let groups = match self.event_groups().await {
+            Ok(groups) => groups,
+            // Whoever is behind, events older than the limit go: a stream that is never trimmed stops charges in the end.
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "how far consumer groups have come is not known");
+                return self.trim_to(if crowded { retained } else { limit }, None).await;
+            }
+        };
+        let plan = plan(&groups, retained, limit, crowded);
+        let trimmed = self.trim_to(plan.keep_from, None).await?;
+        for alert in [Self::left_behind(&plan), self.behind(&plan)].into_iter().flatten() {
+            self.trim_to(plan.keep_from, Some(alert)).await?;
+        }
+        Ok(trimmed)
+    }
+
+    /// Trims, and then tells what is given, with the field that remembers when it was told.
+    async fn trim_to(&self, keep_from: EntryId, alert: Option<(&'static str, Event)>) -> Result<usize, StoreError> {
+        let inner = &self.0;
         let (told_at, kind, data) = match &alert {
             Some((told_at, event)) => (*told_at, event.kind, event.data.as_str()),
             None => ("", "", ""),
         };
-        let args = [
-            inner.source.as_str(),
-            &self.now_text(),
-            &plan.keep_from.to_string(),
-            told_at,
-            kind,
-            data,
-            &TELL_EVERY_MS.to_string(),
-        ];
+        let (now, keep_from) = (self.now_text(), keep_from.to_string());
+        let args = [inner.source.as_str(), &now, &keep_from, told_at, kind, data, &TELL_EVERY_MS.to_string()];
         let mut reply = self.run(&TRIM_EVENTS, &[inner.keys.marker(), inner.keys.events()], &args).await?;
         match reply.outcome() {
             "trimmed" => reply.take(1),
@@ -139,19 +151,20 @@ impl Store {
         }
     }
 
-    /// What is told of groups that are behind, and the field that remembers when it was told. That events go unread is worse.
-    fn alert(&self, plan: &Plan<'_>) -> Option<(&'static str, Event)> {
-        let names = |groups: &[&Group]| groups.iter().map(|group| group.name.clone()).collect::<Vec<_>>();
-        if !plan.left_behind.is_empty() {
-            let names = names(&plan.left_behind);
-            warn!(groups = ?names, "events are trimmed that consumer groups have not acknowledged");
-            let message = "events are removed that consumer groups have not acknowledged, because they are older than \
-                           EVENT_RETENTION_LIMIT or the stream is half full: mend the consumers, or destroy groups that nobody reads";
-            return Some((
-                "left_behind_told_at",
-                Event::attention("consumers_left_behind", message, json!({ "groups": names })),
-            ));
+    /// What is told of groups that lose events.
+    fn left_behind(plan: &Plan<'_>) -> Option<(&'static str, Event)> {
+        if plan.left_behind.is_empty() {
+            return None;
         }
+        let names = names(&plan.left_behind);
+        warn!(groups = ?names, "events are trimmed that consumer groups have not acknowledged");
+        let message = "events are removed that consumer groups have not acknowledged, because they are older than \
+                       EVENT_RETENTION_LIMIT or the stream is half full: mend the consumers, or destroy groups that nobody reads";
+        Some(("left_behind_told_at", Event::attention("consumers_left_behind", message, json!({ "groups": names }))))
+    }
+
+    /// What is told of groups for which events are kept.
+    fn behind(&self, plan: &Plan<'_>) -> Option<(&'static str, Event)> {
         let oldest = plan.waited_for.iter().filter_map(|group| group.oldest).min()?;
         let since: Timestamp = self.written_at(oldest);
         let names = names(&plan.waited_for);
@@ -165,6 +178,17 @@ impl Store {
     }
 }
 
+fn names(groups: &[&Group]) -> Vec<String> {
+    groups.iter().map(|group| group.name.clone()).collect()
+}
+
+/// The id of the first entry of a reply of `XRANGE` or of the long form of `XPENDING`: both are lists of lists that begin with it.
+fn first_id(reply: &redis::Value) -> Option<EntryId> {
+    let redis::Value::Array(entries) = reply else { return None };
+    let redis::Value::Array(entry) = entries.first()? else { return None };
+    redis::from_redis_value_ref::<String>(entry.first()?).ok()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,10 +198,6 @@ mod tests {
 
     fn group(name: &str, oldest: Option<u64>) -> Group {
         Group { name: name.to_owned(), unread: None, pending: 0, oldest: oldest.map(EntryId::at), behind_s: 0 }
-    }
-
-    fn names(groups: &[&Group]) -> Vec<String> {
-        groups.iter().map(|group| group.name.clone()).collect()
     }
 
     #[test]

@@ -124,6 +124,7 @@ impl Store {
     /// # Errors
     /// When Redis does not answer.
     pub async fn count_charges(&self) -> Result<HashMap<&'static str, u64>, StoreError> {
+        self.account().await?;
         let names: Vec<&'static str> = Stage::NAMES.into_iter().chain([UNVERIFIED]).collect();
         let mut pipe = redis::pipe();
         for name in &names {

@@ -80,6 +80,7 @@ impl Store {
     /// # Errors
     /// When it is not certain that it is gone. The same again is safe.
     pub async fn drop_quarantined(&self, id: EntryId) -> Result<bool, StoreError> {
+        self.account().await?;
         let mut delete = redis::cmd("XDEL");
         delete.arg(self.0.keys.quarantine()).arg(id.to_string());
         let gone: usize = delete.query_async(&mut self.0.connection.handle()).await?;
@@ -125,6 +126,8 @@ impl Store {
     }
 
     async fn range(&self, start: &str, end: &str, count: usize) -> Result<Vec<Quarantined>, StoreError> {
+        // On a server that lost its data "there is none" would be a wrong answer.
+        self.account().await?;
         let mut range = redis::cmd("XRANGE");
         range.arg(self.0.keys.quarantine()).arg(start).arg(end).arg("COUNT").arg(count);
         let entries: StreamRangeReply = range.query_async(&mut self.0.connection.handle()).await?;

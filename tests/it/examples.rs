@@ -93,7 +93,6 @@ async fn the_examples_handle_each_event_once_take_over_what_was_left_and_stop_wh
         let mut handled = handled.lock().expect("no panic").clone();
         handled.sort();
         assert_eq!(handled, expected, "{language}");
-        println!("{language}: {} events handled once, 2 of them taken over, 1 duplicate left out", expected.len());
         // What it remembers is not ours to leave behind.
         for id in &expected {
             let () = redis::cmd("DEL")

@@ -92,7 +92,8 @@ impl Browser {
 }
 
 fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let coded: Vec<String> = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    coded.concat()
 }
 
 #[tokio::test]
@@ -138,6 +139,14 @@ async fn another_site_cannot_press_a_button() {
     assert_eq!(other.post("/operator/do", &form, Some("same-origin")).await.status, 409);
     assert_eq!(app.get("/v1/stop").await.body["stopped"], json!(false));
     assert_eq!(browser.get("/operator/do").await.status, 405, "a link presses nothing");
+    for path in ["/operator/login", "/operator/logout"] {
+        let sent = browser.post(path, &[("code", &code), ("token", TOKEN)], Some("cross-site")).await;
+        assert_eq!(sent.status, 409, "{path}");
+    }
+    assert_eq!(browser.post("/operator/logout", &[("code", "x")], None).await.status, 409);
+    let out = browser.post("/operator/logout", &[("code", &code)], Some("same-origin")).await;
+    assert_eq!(out.location.as_deref(), Some("/operator/login"));
+    assert_eq!(browser.get("/operator").await.status, 303);
     app.finish().await;
 }
 
@@ -163,6 +172,10 @@ async fn a_charge_is_found_paused_resumed_and_canceled_on_the_page() {
     assert_eq!(browser.press("retry", "sub-1").await.status, 409);
     browser.press("resume", "sub-1").await;
     assert_eq!(app.charge("sub-1").await["paused"], json!(false));
+    browser.press("pause-permission", &permission).await;
+    let page = browser.get("/operator/charges/sub-1").await.text;
+    assert!(page.contains("Its charge permission is paused") && page.contains("value=\"pause\""), "{page}");
+    browser.press("resume-permission", &permission).await;
     browser.press("cancel", "sub-1").await;
     assert_eq!(app.state("sub-1").await, "canceled");
     assert_eq!(browser.get("/operator/charges/none").await.status, 404);
@@ -200,8 +213,8 @@ async fn text_of_callers_is_text_on_the_page() {
     let permission = app.permission();
     let hostile = "<script>alert(1)</script>\"onload=x";
     let mut body: Value = TestApp::body("sub-1", &permission);
-    body["merchantMetadata"] = json!({ "noteToBuyer": hostile });
-    let _ = app.post("/v1/charges", &body).await;
+    body["merchantMetadata"] = json!({ "noteToBuyer": "a note" });
+    assert_eq!(app.post("/v1/charges", &body).await.status, 202);
     let mut redis = app.connection().await;
     let _: String = redis::cmd("XADD")
         .arg(app.store.keys().quarantine())
@@ -228,6 +241,7 @@ async fn text_of_callers_is_text_on_the_page() {
     for page in pages {
         assert!(!page.contains("<script>") && !page.contains("\"onload"), "{page}");
     }
+    assert!(list.contains("&lt;script&gt;alert(1)"), "{list}");
     browser.press("drop", link).await;
     assert!(app.quarantine().await.is_empty());
     app.finish().await;

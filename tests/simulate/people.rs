@@ -329,6 +329,12 @@ impl World {
         }
         true
     }
+
+    /// Whether a permission waits for Amazon's quota: the calls that it may make come with time, whatever else has ended.
+    pub async fn somebody_waits(&mut self) -> bool {
+        let quota = self.api(Method::GET, "/v1/quota", None).await;
+        quota.body["waitingTotal"].as_u64() != Some(0)
+    }
 }
 
 fn is_ended(charge: &Value) -> bool {

@@ -6,10 +6,14 @@ use reqwest::{Method, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
+use super::table::printable;
+
 /// The service answers within 20 s.
 const TIMEOUT: Duration = Duration::from_secs(25);
 /// No answer of the API is larger: a page of 200 charges is far below it.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+const NOT_KNOWN: &str = "the service did not answer in time: whether it was done is not known; the same again is safe";
 
 /// Why the service did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +61,10 @@ impl Api {
 
     /// `path` below `/v1`, each segment as it is: an id may hold what a URL may not.
     fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Url, ApiError> {
+        // They would be taken for steps of the path, and something else be asked for.
+        if let Some(step) = path.iter().find(|segment| matches!(**segment, "." | ".." | "")) {
+            return Err(ApiError::Refused(format!("{step:?} is no id")));
+        }
         let mut url = self.base.clone();
         url.path_segments_mut().map_err(|()| ApiError::Url)?.pop_if_empty().push("v1").extend(path);
         if !query.is_empty() {
@@ -91,7 +99,12 @@ impl Api {
             }
             bytes.extend_from_slice(&chunk);
         }
-        let value: Value = serde_json::from_slice(&bytes).map_err(|_| ApiError::Foreign(status))?;
+        let value: Value = match serde_json::from_slice(&bytes) {
+            Ok(value) => value,
+            // The service's own time-out, or that of a proxy before it.
+            Err(_) if matches!(status.as_u16(), 502..=504) => return Err(ApiError::Unavailable(NOT_KNOWN.to_owned())),
+            Err(_) => return Err(ApiError::Foreign(status)),
+        };
         if status.is_success() {
             return Ok(value);
         }
@@ -134,9 +147,9 @@ impl Api {
 
 /// What problem details say, with every wrong field.
 fn problem(value: &Value) -> Option<String> {
-    let mut text = value.get("detail").or_else(|| value.get("title"))?.as_str()?.to_owned();
+    let mut text = printable(value.get("detail").or_else(|| value.get("title"))?.as_str()?);
     for error in value.get("errors").and_then(Value::as_array).into_iter().flatten() {
-        let part = |name| error.get(name).and_then(Value::as_str).unwrap_or_default();
+        let part = |name| printable(error.get(name).and_then(Value::as_str).unwrap_or_default());
         text = format!("{text}; {}: {}", part("field"), part("message"));
     }
     Some(text)

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::api::Api;
 use super::table::{money, state, table, text, time};
-use super::{Connection, EXIT_STATUS, OperatorError, confirm, each, finish, print, print_json};
+use super::{Connection, EXIT_STATUS, OperatorError, confirm, each, finish, print, print_json, print_json_line};
 use crate::model::charge_intent::Stage;
 
 /// Look at charges and decide about them
@@ -90,6 +90,9 @@ struct ResolveArgs {
     /// Go on with a new number: only if Seller Central shows no charge. The value is the sentence that says so; the service names it
     #[arg(long, value_name = "SENTENCE")]
     new_number: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
 }
 
 /// Runs the command.
@@ -192,7 +195,7 @@ fn shown(charge: &Value, json: bool) -> Result<(), OperatorError> {
 /// What became of one of several.
 fn line(charge: &Value, json: bool) -> Result<(), OperatorError> {
     if json {
-        return print(&charge.to_string());
+        return print_json_line(charge);
     }
     let mut said = format!("{}: {}", text(charge, "id"), text(charge, "state"));
     let next = next(charge);
@@ -209,7 +212,10 @@ async fn resolve(api: &Api, wanted: &ResolveArgs, json: bool) -> Result<(), Oper
     let body = match (&wanted.captured, &wanted.new_number) {
         (Some(charge), _) => json!({ "as": "captured", "chargeId": charge }),
         (None, Some(sentence)) => json!({ "as": "new_number", "confirm": sentence }),
-        (None, None) => json!({ "as": "abandoned" }),
+        (None, None) => {
+            confirm(&format!("Give {} up? This cannot be undone.", wanted.id), wanted.yes)?;
+            json!({ "as": "abandoned" })
+        }
     };
     line(&api.post(&["charges", &wanted.id, "resolve"], &body).await?, json)
 }

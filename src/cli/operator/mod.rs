@@ -99,16 +99,25 @@ fn finish(done: Result<(), OperatorError>) -> ExitCode {
     code.into()
 }
 
-/// The worst of several exit statuses decides: each thing is tried, whatever became of the one before.
+/// Each thing is tried, whatever became of the one before, unless nobody answers. What may be asked again decides the exit status before
+/// what is refused for good, and of those the last.
 async fn each<'a, F>(ids: &'a [String], mut act: impl FnMut(&'a str) -> F) -> ExitCode
 where
     F: Future<Output = Result<(), OperatorError>>,
 {
-    let mut code = ExitCode::SUCCESS;
+    let (mut code, mut again) = (ExitCode::SUCCESS, false);
     for id in ids {
         let done = act(id).await;
-        if done.is_err() {
-            code = finish(done);
+        let Err(error) = &done else { continue };
+        let nobody = matches!(error, OperatorError::Api(ApiError::Unreachable(_)));
+        let later = nobody || matches!(error, OperatorError::Api(ApiError::Unavailable(_)));
+        let said = finish(done);
+        if later || !again {
+            code = said;
+        }
+        again |= later;
+        if nobody {
+            break;
         }
     }
     code
@@ -119,7 +128,18 @@ fn print(text: &str) -> Result<(), OperatorError> {
 }
 
 fn print_json(value: &Value) -> Result<(), OperatorError> {
-    print(&format!("{value:#}"))
+    print(&escaped(&format!("{value:#}")))
+}
+
+fn print_json_line(value: &Value) -> Result<(), OperatorError> {
+    print(&escaped(&value.to_string()))
+}
+
+/// JSON that means the same, without characters that a terminal acts on: they stand only in strings, where they can be escaped.
+fn escaped(json: &str) -> String {
+    json.chars()
+        .map(|c| if c != '\n' && table::is_acted_on(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() })
+        .collect()
 }
 
 /// What cannot be undone is asked about, where there is somebody to ask; a script says `--yes`.

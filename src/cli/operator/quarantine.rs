@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::api::Api;
 use super::table::{table, text, time};
-use super::{Connection, EXIT_STATUS, OperatorError, confirm, each, finish, print, print_json};
+use super::{Connection, EXIT_STATUS, OperatorError, confirm, each, finish, print, print_json, print_json_line};
 
 /// Look at what is in quarantine, replay it, drop it
 #[derive(Debug, Args)]
@@ -140,7 +140,7 @@ fn shown(entry: &Value, json: bool) -> Result<(), OperatorError> {
 async fn replay(api: &Api, id: &str, json: bool) -> Result<(), OperatorError> {
     let answer = api.post(&["quarantine", id, "replay"], &json!({})).await?;
     if json {
-        return print(&answer.to_string());
+        return print_json_line(&answer);
     }
     print(&format!(
         "{id}: {} {} of {} is looked at now",
@@ -152,5 +152,12 @@ async fn replay(api: &Api, id: &str, json: bool) -> Result<(), OperatorError> {
 
 async fn discard(api: &Api, id: &str, json: bool) -> Result<(), OperatorError> {
     let answer = api.delete(&["quarantine", id]).await?;
-    if json { print(&answer.to_string()) } else { print(&format!("{id}: dropped")) }
+    if json {
+        return print_json_line(&answer);
+    }
+    print(&format!("{id}: dropped: {}", text(&answer, "reason")))?;
+    match text(&answer, "body") {
+        body if body.is_empty() => print(&names(&answer)),
+        body => print(&body),
+    }
 }

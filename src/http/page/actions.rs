@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tracing::warn;
 
-use super::layout::{page, segment};
+use super::layout::{self, segment};
 use super::{Failed, Operator, PageState, foreign, is_own};
 use crate::http::internal::ApiState;
 use crate::http::problem::{FieldError, Problem};
@@ -121,7 +121,7 @@ fn question(state: &PageState, operator: &Operator, verb: Verb, id: &str) -> Res
             }
         }
     };
-    (StatusCode::OK, page(&state.api, operator, verb.label(), &body)).into_response()
+    (StatusCode::OK, layout::question(&state.api, operator, verb.label(), &body)).into_response()
 }
 
 /// Where the outcome is to be seen.

@@ -20,8 +20,8 @@ const OTHER: &str = "other";
 pub(super) struct Bar {
     /// Captured at the first attempt.
     pub(super) at_once: u64,
-    /// Captured after a decline, by what brought it back.
-    pub(super) recovered: BTreeMap<String, u64>,
+    /// Captured after a decline or a refusal.
+    pub(super) recovered: u64,
     /// What that is worth, by currency.
     pub(super) money: BTreeMap<String, Decimal>,
     /// Declines by reason.
@@ -51,12 +51,14 @@ impl Figures {
         match kind {
             "amazonpay.charge.captured.v1" => {
                 let attempts = data.get("attempts").and_then(Value::as_u64).unwrap_or(1);
-                if attempts <= 1 {
+                let by = text("recoveredBy").unwrap_or(OTHER);
+                // A refusal is no attempt that counts: what waited for the next month is recovered at its first. What an operator
+                // asked for may be the first try of all.
+                if attempts <= 1 && !matches!(by, "schedule" | "new_month" | "instrument_update") {
                     bar.at_once += 1;
                     return;
                 }
-                let by = text("recoveredBy").unwrap_or(OTHER);
-                *bar.recovered.entry(limited(&mut self.reasons, by)).or_default() += 1;
+                bar.recovered += 1;
                 let money = data.get("captureAmount").filter(|money| money.is_object());
                 let money = money.or_else(|| data.get("chargeAmount"));
                 let part = |name: &str| money.and_then(|money| money.get(name)).and_then(Value::as_str);
@@ -81,6 +83,9 @@ impl Figures {
         let last = bar_of(now);
         let first = last + 1 - i64::try_from(BARS).unwrap_or(0);
         self.bars.retain(|bar, _| *bar >= first);
+        // A reason that is not seen any more makes room for another.
+        let seen: BTreeSet<&String> = self.bars.values().flat_map(|bar| bar.declined.keys()).collect();
+        self.reasons.retain(|reason| seen.contains(reason));
         let time = |bar: i64| Timestamp::from_second(bar.saturating_mul(BAR_SECONDS)).unwrap_or(now);
         (first..=last).map(|bar| (time(bar), self.bars.get(&bar).cloned().unwrap_or_default())).collect()
     }
@@ -113,7 +118,8 @@ mod tests {
     }
 
     fn captured(attempts: u64, amount: &str) -> Value {
-        json!({ "attempts": attempts, "recoveredBy": "schedule", "chargeAmount": { "amount": amount, "currencyCode": "USD" } })
+        let by = if attempts > 1 { "schedule" } else { "submit" };
+        json!({ "attempts": attempts, "recoveredBy": by, "chargeAmount": { "amount": amount, "currencyCode": "USD" } })
     }
 
     #[test]
@@ -129,9 +135,23 @@ mod tests {
         let (begins, bar) = week.last().expect("bars");
         assert_eq!(*begins, at("2026-01-30T09:00:00Z"));
         assert_eq!((bar.at_once, bar.abandoned), (1, 1));
-        assert_eq!(bar.recovered, BTreeMap::from([("schedule".to_owned(), 2)]));
+        assert_eq!(bar.recovered, 2);
         assert_eq!(bar.money["USD"].to_string(), "0.30");
         assert_eq!(bar.declined, BTreeMap::from([("SoftDeclined".to_owned(), 1)]));
+    }
+
+    #[test]
+    fn what_waited_for_the_next_month_is_recovered_although_a_refusal_is_no_attempt() {
+        let mut figures = Figures::default();
+        let now = at("2026-02-01T10:00:00Z");
+        for (by, attempts) in [("new_month", 1), ("submit", 1), ("operator", 1), ("operator", 2)] {
+            let mut data = captured(attempts, "14.00");
+            data["recoveredBy"] = json!(by);
+            figures.count("amazonpay.charge.captured.v1", now, &data);
+        }
+        let week = figures.week(now);
+        let bar = &week.last().expect("bars").1;
+        assert_eq!((bar.at_once, bar.recovered, bar.money["USD"].to_string().as_str()), (2, 2, "28.00"));
     }
 
     #[test]

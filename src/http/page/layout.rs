@@ -8,8 +8,17 @@ use super::Operator;
 use super::actions::Verb;
 use crate::http::internal::ApiState;
 
-/// A page of somebody who is logged in.
+/// A page of somebody who is logged in; it is kept up to date.
 pub(super) fn page(state: &ApiState, operator: &Operator, title: &str, body: &Markup) -> Markup {
+    framed(state, operator, title, &html! { main data-live="" { h1 { (title) } (body) } })
+}
+
+/// A question to somebody who is logged in: it stays as it is.
+pub(super) fn question(state: &ApiState, operator: &Operator, title: &str, body: &Markup) -> Markup {
+    framed(state, operator, title, &html! { main { h1 { (title) } (body) } })
+}
+
+fn framed(state: &ApiState, operator: &Operator, title: &str, main: &Markup) -> Markup {
     let account = &state.0.account;
     frame(
         title,
@@ -26,7 +35,7 @@ pub(super) fn page(state: &ApiState, operator: &Operator, title: &str, body: &Ma
                     button { "Log out" }
                 }
             }
-            main data-live="" { h1 { (title) } (body) }
+            (main)
             script src="/operator/page.js" defer {}
         },
     )
@@ -177,7 +186,7 @@ mod tests {
     fn hostile_text_stays_text_in_tables_and_links() {
         let hostile = "<script>alert(1)</script>\"'/../x";
         let charge = json!({ "id": hostile, "chargePermissionId": hostile, "state": hostile, "reasonCode": hostile });
-        for drawn in [charges_table(&[charge.clone()]).into_string(), fields(&charge, &[]).into_string()] {
+        for drawn in [charges_table(std::slice::from_ref(&charge)).into_string(), fields(&charge, &[]).into_string()] {
             assert!(!drawn.contains("<script") && !drawn.contains("\"'/"), "{drawn}");
         }
         assert_eq!(segment("a/b ?%é"), "a%2Fb%20%3F%25%C3%A9");

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{FromRef, FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -186,15 +186,38 @@ async fn log_in(
     ([(header::SET_COOKIE, cookie)], Redirect::to("/operator")).into_response()
 }
 
-async fn log_out() -> Response {
+#[derive(Deserialize)]
+struct Leaving {
+    code: String,
+}
+
+async fn log_out(
+    State(state): State<PageState>,
+    operator: Operator,
+    headers: HeaderMap,
+    form: Result<Form<Leaving>, FormRejection>,
+) -> Response {
+    let own = form.is_ok_and(|Form(Leaving { code })| state.sessions.made(&operator.session, &code));
+    if !own || !is_own(&headers) {
+        return Failed(foreign()).into_response();
+    }
     ([(header::SET_COOKIE, Sessions::end())], Redirect::to("/operator/login")).into_response()
 }
 
-/// Whether a browser says that one of our pages sent this. One that says nothing is no browser of today: then the code in the form counts.
+/// Whether a browser says that one of our pages sent this: by `Sec-Fetch-Site`, which it leaves out over plain HTTP, and by `Origin`, which
+/// it sends with every POST. What says nothing is no browser; then the code in the form counts.
 fn is_own(headers: &HeaderMap) -> bool {
-    match headers.get("sec-fetch-site") {
-        Some(site) => site == "same-origin" || site == "none",
-        None => true,
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
+    if let Some(site) = headers.get("sec-fetch-site")
+        && site != "same-origin"
+        && site != "none"
+    {
+        return false;
+    }
+    match (text(header::ORIGIN), text(header::HOST)) {
+        (Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, from)| from == host),
+        (Some(_), None) => false,
+        (None, _) => true,
     }
 }
 

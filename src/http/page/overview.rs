@@ -1,6 +1,6 @@
 //! At a glance: is it healthy, what arrives, what waits and why, what was recovered and what that is worth, does Amazon throttle us.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use axum::extract::State;
 use jiff::Timestamp;
@@ -36,6 +36,8 @@ const COLOURS: [&str; 4] = ["c3", "c4", "c5", "c6"];
 pub(super) struct Week {
     figures: Figures,
     next: Option<EntryId>,
+    /// When the last event that was counted was written.
+    until: Option<Timestamp>,
     /// Whether the end of the stream was reached.
     whole: bool,
 }
@@ -44,7 +46,8 @@ impl Week {
     /// Reads on, so many events at most.
     async fn catch_up(&mut self, state: &ApiState, now: Timestamp) -> Result<(), Problem> {
         let store = &state.0.store;
-        let mut next = self.next.unwrap_or_else(|| store.first_entry_at(Figures::begin(now)));
+        let begin = store.first_entry_at(Figures::begin(now));
+        let mut next = self.next.map_or(begin, |next| next.max(begin));
         let mut read = 0;
         self.whole = false;
         while read < EVENTS_PER_LOOK {
@@ -57,6 +60,7 @@ impl Week {
             }
             if let Some(last) = batch.last() {
                 next = last.entry.next();
+                self.until = Some(store.written_at(last.entry));
             }
             self.next = Some(next);
             read += batch.len();
@@ -77,18 +81,19 @@ pub(super) async fn show(State(state): State<PageState>, operator: Operator) -> 
     let counts = store.count_charges().await?;
     let levels = store.levels().await?;
     let quota = store.quota_status().await?;
-    let (week, whole) = {
+    let (week, whole, until) = {
         let mut week = state.week.lock().await;
         week.catch_up(api, now).await?;
-        (week.figures.week(now), week.whole)
+        (week.figures.week(now), week.whole, week.until)
     };
     let held = found(api, &Filter { state: Some("held"), ..Filter::default() }, ROWS, None).await?.0;
     let unverified = found(api, &Filter { unverified: true, ..Filter::default() }, ROWS, None).await?.0;
     let parked = found(api, &Filter { state: Some("parked"), ..Filter::default() }, ROWS, None).await?.0;
+    let waiting = waiting(&counts, levels.quarantine);
     let arrived = health.account.since_notification.map_or_else(|| "never".to_owned(), ago);
-    let recovered: u64 = week.iter().flat_map(|(_, bar)| bar.recovered.values()).sum();
+    let recovered: u64 = week.iter().map(|(_, bar)| bar.recovered).sum();
     let body = html! {
-        (banner(&operator, &health))
+        (banner(&operator, &health, &waiting))
         ul class="tiles" {
             (tile("last notification", &arrived, "/operator"))
             @for name in Stage::NAMES.into_iter().take(5) {
@@ -100,7 +105,9 @@ pub(super) async fn show(State(state): State<PageState>, operator: Operator) -> 
             @for (currency, sum) in worth(&week) { (tile(&format!("recovered in 7 days, {currency}"), &sum.to_string(), "/operator/charges?state=captured")) }
         }
         section {
-            @if !whole { p class="dim" { "Older events are still being counted; the figures grow." } }
+            @if !whole { p class="error" {
+                "Counted up to " (until.map(instant).unwrap_or_default()) " UTC so far: what happened later is not in these figures yet."
+            } }
             (recoveries(&week))
             (declines(&week))
         }
@@ -117,16 +124,20 @@ fn tile(what: &str, value: &str, link: &str) -> Markup {
 }
 
 /// Is it healthy? And the switch that stops everything.
-fn banner(operator: &Operator, health: &Health) -> Markup {
+fn banner(operator: &Operator, health: &Health, waiting: &[String]) -> Markup {
     let stopped = health.account.stopped_since;
     let fault = health.account.fault.is_some();
     let bad = !health.ready || stopped.is_some() || fault || health.account.recovering;
-    let class = if bad {
-        "banner bad"
-    } else if health.complaints.is_empty() {
-        "banner"
-    } else {
-        "banner warn"
+    let mut complaints: Vec<&str> = health.complaints.iter().map(String::as_str).collect();
+    if health.account.recovering {
+        complaints.push("a recovery after a loss is going on: charges of before are held (docs/ARCHITECTURE.md)");
+    }
+    complaints.extend(health.findings.iter().map(|finding| finding.found.as_str()));
+    complaints.extend(waiting.iter().map(String::as_str));
+    let class = match (bad, complaints.is_empty()) {
+        (true, _) => "banner bad",
+        (false, true) => "banner",
+        (false, false) => "banner warn",
     };
     html! {
         section class=(class) role="status" {
@@ -134,15 +145,26 @@ fn banner(operator: &Operator, health: &Health) -> Markup {
             @else if let Some(since) = stopped { "The stop switch is on since " (instant(since)) " UTC: no charge is sent" }
             @else if fault { "The account is at fault: Amazon refuses its calls, nothing is sent but probes" }
             @else if health.account.recovering { "A recovery after a loss is going on: charges are held" }
-            @else if health.complaints.is_empty() { "All is well" }
+            @else if complaints.is_empty() { "All is well" }
             @else { "At work, and something needs attention" }
-            @if !health.complaints.is_empty() { ul { @for complaint in &health.complaints { li { (complaint) } } } }
+            @if !complaints.is_empty() { ul { @for complaint in &complaints { li { (complaint) } } } }
             div class="actions" {
                 (button(operator, if stopped.is_some() { Verb::Lift } else { Verb::Stop }, ""))
                 @if fault { (button(operator, Verb::Probe, "")) }
             }
         }
     }
+}
+
+/// What waits for a person.
+fn waiting(counts: &HashMap<&'static str, u64>, quarantined: usize) -> Vec<String> {
+    let count = |name: &str| counts.get(name).copied().unwrap_or(0);
+    let waiting = [
+        (count("held"), "held: a person must resolve them"),
+        (count("unverified"), "ended without certainty: look in Seller Central, then resolve them"),
+        (u64::try_from(quarantined).unwrap_or(u64::MAX), "in quarantine"),
+    ];
+    waiting.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
 }
 
 fn ago(span: std::time::Duration) -> String {
@@ -172,7 +194,7 @@ fn recoveries(week: &[(Timestamp, Bar)]) -> Markup {
     let values = |of: &dyn Fn(&Bar) -> u64| week.iter().map(|(_, bar)| of(bar)).collect();
     let series = [
         Series { name: "captured at once".to_owned(), class: "c1", values: values(&|bar| bar.at_once) },
-        Series { name: "recovered".to_owned(), class: "c2", values: values(&|bar| bar.recovered.values().sum()) },
+        Series { name: "recovered".to_owned(), class: "c2", values: values(&|bar| bar.recovered) },
         Series { name: "given up".to_owned(), class: "c4", values: values(&|bar| bar.abandoned) },
     ];
     bars("Charges, 7 days", &labels(week), &series)

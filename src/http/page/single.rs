@@ -28,10 +28,13 @@ pub(super) async fn charge(
     let id = charges::parse(&id)?;
     let charge = json!(charges::resource(&state.api, &id).await?);
     let ended = matches!(text(&charge, "state").as_str(), "captured" | "canceled" | "abandoned");
-    let paused = charge.get("paused") == Some(&Value::Bool(true));
+    let paused_by =
+        |whom: &str| charge.get("pausedBy").and_then(Value::as_array).is_some_and(|by| by.iter().any(|by| by == whom));
+    let paused = paused_by("charge");
     let body = html! {
         section {
             (fields(&charge, &["chargePermissionId"]))
+            @if paused_by("charge_permission") { p { b { "Its charge permission is paused: resume that one, then what is due is sent." } } }
             p { "Of " (permission_link(&text(&charge, "chargePermissionId"))) ", where its timeline is." }
             @if !ended {
                 div class="actions" {

@@ -128,7 +128,8 @@ enum Alert {
     EnvironmentMismatch {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<IntentId>,
-        charge_permission_id: ChargePermissionId,
+        /// `null` if Amazon does not say of a charge what it belongs to.
+        charge_permission_id: Option<ChargePermissionId>,
         #[serde(skip_serializing_if = "Option::is_none")]
         charge_id: Option<ChargeId>,
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -33,9 +33,9 @@ pub fn document(version: &str) -> Value {
         },
         "defaultContentType": "application/json",
         "channels": {
-            "events": channel("events", "What the service tells your other systems: CloudEvents 1.0", named(&events)),
-            "journal": channel("journal", "Every accepted notification, kept by age: a record, not a work queue", named(&["journalEntry".to_owned()])),
-            "quarantine": channel("quarantine", "What is genuine and could not be acted on", named(&["quarantineEntry".to_owned()])),
+            "events": channel("events", "What the service tells your other systems: CloudEvents 1.0", &named(&events)),
+            "journal": channel("journal", "Every accepted notification, kept by age: a record, not a work queue", &named(&["journalEntry".to_owned()])),
+            "quarantine": channel("quarantine", "What is genuine and could not be acted on", &named(&["quarantineEntry".to_owned()])),
         },
         "operations": {
             "sendEvents": sends("events", "Tells of a change, in the script that makes it"),
@@ -46,7 +46,7 @@ pub fn document(version: &str) -> Value {
     })
 }
 
-fn channel(name: &str, description: &str, messages: Value) -> Value {
+fn channel(name: &str, description: &str, messages: &Value) -> Value {
     json!({
         "address": format!("{{keyPrefix}}:{{account}}:{name}"),
         "description": description,

@@ -5,6 +5,8 @@
 //!
 //! `Option` is a field that may be left out; [`Unmatched`] and the permission's kind say `null` instead.
 
+#![expect(clippy::struct_field_names, reason = "fields have the names that they have in JSON, as Amazon spells them")]
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -304,7 +306,7 @@ pub struct Unmatched {
     /// The charge at Amazon.
     charge_id: ChargeId,
     /// The permission.
-    charge_permission_id: ChargePermissionId,
+    charge_permission_id: Option<ChargePermissionId>,
     charge_amount: Option<Money>,
     /// As Amazon spells it.
     charge_state: String,
