@@ -35,6 +35,8 @@ const THAWS_WITHIN: Duration = Duration::from_secs(2);
 /// Moves of the clock after which a kind of work never settles.
 const MAX_MOVES: usize = 150;
 const DAY: Duration = Duration::from_hours(24);
+/// SNS repeats for hours, not for weeks. Less than SNS_MAX_MESSAGE_AGE.
+const SNS_GIVES_UP: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// What happens at the point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +79,7 @@ pub struct Promises {
 
 struct Waiting {
     message: SignedMessage,
+    since: Timestamp,
 }
 
 /// What there is to wait for.
@@ -391,7 +394,8 @@ impl World {
         loop {
             match served.seen() {
                 Seen::Ended(status) => {
-                    let struck = Served::was_killed(status) && self.strike.is_some() && !self.struck;
+                    // Each process is armed: a second one that comes by the point dies there, too.
+                    let struck = Served::was_killed(status) && self.strike.is_some();
                     assert!(status.success() || struck, "it ended with {status}: {}", served.last_words());
                     self.struck |= struck;
                     break;
@@ -501,7 +505,7 @@ impl World {
 
     /// SNS has this to deliver.
     pub fn send(&mut self, message: SignedMessage) {
-        self.post.push(Waiting { message });
+        self.post.push(Waiting { message, since: self.sandbox.now() });
     }
 
     /// Delivers everything until it is answered 200.
@@ -510,7 +514,11 @@ impl World {
             let message = self.sandbox.sign(&ipn, SignatureVersion::V2);
             self.send(message);
         }
-        for Waiting { message } in std::mem::take(&mut self.post) {
+        for Waiting { message, since } in std::mem::take(&mut self.post) {
+            // SNS has given up long before: the service refuses what is older than SNS_MAX_MESSAGE_AGE.
+            if self.sandbox.now().duration_since(since) > SNS_GIVES_UP {
+                continue;
+            }
             let (status, body, _) = self
                 .ask(|http, served| {
                     let request = http.post(format!("http://{}/ipn", served.public)).body(message.body.clone());

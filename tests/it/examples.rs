@@ -26,6 +26,15 @@ fn consumers() -> Vec<(&'static str, Command)> {
     vec![("rust", Command::new(rust)), ("python", python), ("node", node)]
 }
 
+/// The URL of a server as each library spells it: a private one listens on a socket in the file system.
+fn url_for(language: &str, url: &str) -> String {
+    match (language, url.strip_prefix("redis+unix://")) {
+        ("python", Some(path)) => format!("unix://{path}"),
+        ("node", Some(path)) => path.to_owned(),
+        _ => url.to_owned(),
+    }
+}
+
 /// The ids of all events, as often as they are in the stream.
 async fn ids(app: &TestApp) -> Vec<String> {
     app.events().await.iter().map(|event| event["id"].clone()).collect()
@@ -65,7 +74,11 @@ async fn the_examples_handle_each_event_once_take_over_what_was_left_and_stop_wh
         let left = app.store.read_group(language, "died", 2, HOUR).await.expect("events");
         assert_eq!(left.len(), 2);
 
-        consumer.env("REDIS_URL", &app.redis.url).env("EVENTS", &key).env("GROUP", language).env("CLAIM_AFTER_MS", "1");
+        consumer
+            .env("REDIS_URL", url_for(language, &app.redis.url))
+            .env("EVENTS", &key)
+            .env("GROUP", language)
+            .env("CLAIM_AFTER_MS", "1");
         let mut child = consumer.stdout(Stdio::piped()).spawn().unwrap_or_else(|error| panic!("{language}: {error}"));
         let output = BufReader::new(child.stdout.take().expect("standard output"));
         let handled: Arc<Mutex<Vec<String>>> = Arc::default();
