@@ -35,7 +35,7 @@ const THAWS_WITHIN: Duration = Duration::from_secs(2);
 /// Moves of the clock after which a kind of work never settles.
 const MAX_MOVES: usize = 150;
 const DAY: Duration = Duration::from_hours(24);
-/// SNS repeats for hours, not for weeks. Less than SNS_MAX_MESSAGE_AGE.
+/// SNS repeats for hours, not for weeks. Less than `SNS_MAX_MESSAGE_AGE`.
 const SNS_GIVES_UP: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// What happens at the point.
