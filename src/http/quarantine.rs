@@ -183,9 +183,8 @@ pub(super) async fn replay(State(state): State<ApiState>, Path(id): Path<String>
     let (permission, hint) = match &entry.what {
         Aside::Message { message_id, body, .. } => named(&state, message_id, body)?,
         Aside::Hint { permission, hint } => {
-            // Asked for now: as new as anything, and what was swept before is asked for by somebody now.
-            let published_at = state.0.clock.now();
-            let note = HintNote { refusals: 0, not_before: None, swept_since: None, published_at, ..hint.note.clone() };
+            // Its publication stays: it is evidence of what had changed by then, and of nothing later. A parked charge would be released.
+            let note = HintNote { refusals: 0, not_before: None, swept_since: None, ..hint.note.clone() };
             (permission.clone(), Hint { note, ..hint.clone() })
         }
         Aside::Unreadable => {
@@ -219,7 +218,7 @@ fn named(state: &ApiState, message_id: &str, body: &str) -> Result<(ChargePermis
         Ok(Ipn::Notification(notification)) => {
             let note = HintNote {
                 message_id: message_id.to_owned(),
-                published_at: state.0.clock.now(),
+                published_at: envelope.timestamp,
                 refusals: 0,
                 not_before: None,
                 swept_since: None,

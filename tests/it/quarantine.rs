@@ -1,9 +1,9 @@
 //! What waits for a person: seen, replayed or dropped through the API.
 
-use amazon_pay_ipn::sandbox::{Forgery, NotificationType, ObjectType, Operation};
+use amazon_pay_ipn::sandbox::{DeclineCode, Forgery, NotificationType, ObjectType, Operation, Outcome};
 use serde_json::{Value, json};
 
-use crate::support::{MINUTE, TestApp};
+use crate::support::{HOUR, MINUTE, TestApp};
 
 async fn entries(app: &TestApp) -> Vec<Value> {
     let answer = app.get("/v1/quarantine").await;
@@ -77,6 +77,37 @@ async fn a_message_that_this_version_understands_is_replayed_and_its_permission_
     app.run_due().await;
     assert_eq!(app.ledger().requests_of(Operation::GetChargePermission).len(), 1);
     assert!(entries(&app).await.is_empty());
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_replayed_notification_is_evidence_of_its_own_time_and_releases_no_charge_that_was_declined_later() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    let message = app.notification(&permission);
+    app.advance(HOUR);
+    let outcome = Outcome::DeclineStayingChargeable(DeclineCode::HardDeclined);
+    app.sandbox.script_charge(&permission, outcome).expect("a permission");
+    app.submit("renewal", &permission).await;
+    app.run_due().await;
+    assert_eq!(app.state("renewal").await, "parked");
+    let mut redis = app.connection().await;
+    let id: String = redis::cmd("XADD")
+        .arg(app.store.keys().quarantine())
+        .arg("*")
+        .arg(&["reason", "not understood", "message_id", "older", "topic_arn", app.sandbox.topic_arn()])
+        .arg(&["published_at", "2026-01-30T10:00:00Z", "body", message.body.as_str()])
+        .query_async(&mut redis)
+        .await
+        .expect("an entry");
+    app.advance(HOUR);
+    assert_eq!(app.post(&format!("/v1/quarantine/{id}/replay"), &json!({})).await.status, 202);
+    app.run_due().await;
+    assert_eq!((app.state("renewal").await.as_str(), app.creates()), ("parked", 1));
+    // One that was published after the decline does release it.
+    assert_eq!(app.deliver(&app.notification(&permission)).await, 200);
+    app.run_due().await;
+    assert_eq!((app.state("renewal").await.as_str(), app.creates()), ("captured", 2));
     app.finish().await;
 }
 

@@ -4,7 +4,8 @@
 -- ARGV    1 offset  2 entry id  3 permission id  4 hint field  5 hint's published time (ms)  6 hint note (JSON)  7 hints at most
 -- RETURNS {'replayed'} | {'gone'} | {'full'} | {'no_marker'} | {'wrong_type', key} | {'newer', key}
 -- WHY     The hint and the end of the entry are one step: an entry that is gone was replayed or dropped, never lost between the two. A
---         replay that is repeated finds it gone. It takes the place of an older note about the object, so that nothing keeps it back.
+--         replay that is repeated finds it gone. The newest publication stands for all, as in accept_notification: it is what a parked
+--         charge is released by.
 if not has_marker() then return { 'no_marker' } end
 local wrong = wrong_type({ KEYS[2], 'stream', KEYS[3], 'hash', KEYS[4], 'hash', KEYS[5], 'zset' })
 if wrong then return { 'wrong_type', wrong } end
@@ -17,9 +18,12 @@ if not before and redis.call('HLEN', KEYS[4]) >= tonumber(ARGV[7]) then return {
 local number = wake(KEYS[3], KEYS[5], ARGV[3])
 local published, note = ARGV[5], ARGV[6]
 if before then
-  local before_note = string.match(before, '^%d+ %d+ (.*)$')
-  -- What an operator says of a charge is kept: the look that it waits for comes now.
-  if before_note and string.find(before_note, '"forIntent":"', 1, true) then note = before_note end
+  local before_published, before_note = string.match(before, '^%d+ (%d+) (.*)$')
+  -- What an operator says of a charge is kept, too.
+  local is_claim = before_note and string.find(before_note, '"forIntent":"', 1, true)
+  if before_published and (is_claim or tonumber(before_published) > tonumber(published)) then
+    published, note = before_published, before_note
+  end
 end
 redis.call('HSET', KEYS[4], ARGV[4], ms(number) .. ' ' .. published .. ' ' .. note)
 redis.call('XDEL', KEYS[2], ARGV[2])
