@@ -29,6 +29,8 @@ use crate::store::Store;
 
 /// A call to Amazon may take 45 s; what is in hand is finished within this.
 const DRAIN: Duration = Duration::from_mins(1);
+/// How often the samples of the histograms are folded into their buckets.
+const FOLDING: Duration = Duration::from_secs(5);
 /// How often streams are trimmed.
 const HOUSEKEEPING: Duration = Duration::from_hours(1);
 
@@ -170,7 +172,7 @@ impl App {
         let ipn = IpnState::new(verifier, subscriber, store.clone(), merchant, request_limits);
         let policies = Arc::new(settings.policies);
         let token = settings.internal_api_token;
-        let api = ApiState::new(store.clone(), settings.account.clone(), policies, clock, token, metrics);
+        let api = ApiState::new(store.clone(), settings.account.clone(), policies, clock, token, metrics.clone());
         let api = api.with_preflight(noticed.clone(), settings.accept_unsafe_durability);
 
         info!(
@@ -202,6 +204,7 @@ impl App {
             tasks.spawn(vital(shutdown.clone(), async move { reconciler.run().await }));
         }
         tasks.spawn(vital(shutdown.clone(), keep_house(store, shutdown.clone())));
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(fold_samples(metrics)));
         tasks.close();
 
         let asked = tokio::select! {
@@ -333,6 +336,15 @@ async fn keep_house(store: Store, shutdown: CancellationToken) {
             () = shutdown.cancelled() => {}
             () = tokio::time::sleep(HOUSEKEEPING) => {}
         }
+    }
+}
+
+/// Until it is folded each sample is kept by itself; whether anybody reads `/metrics` must not decide how much memory that takes.
+async fn fold_samples(metrics: PrometheusHandle) {
+    let mut ticks = tokio::time::interval(FOLDING);
+    loop {
+        ticks.tick().await;
+        metrics.run_upkeep();
     }
 }
 
