@@ -97,7 +97,7 @@ fn each_number_follows(evidence: &Evidence, found: &mut Violations) {
 }
 
 /// A decline is believed only if no older copy of the same request can still be accepted: the mark before its answer is the first of its
-/// number, or X after the one before. What is no decline (a status, a limit, a mistake) settles a first send only. A ProcessingFailure
+/// number, or X after the one before. What is no decline (a status, a limit, a mistake) settles a first send only, unless a charge came of it that says so itself. A ProcessingFailure
 /// is a 500, whose copy may still be under way: Amazon must have answered it twice, the second time X after the send before.
 fn each_decline_is_sure(evidence: &Evidence, found: &mut Violations) {
     let failures = processing_failures(evidence);
@@ -120,7 +120,8 @@ fn each_decline_is_sure(evidence: &Evidence, found: &mut Violations) {
                     ));
                 }
                 let is_decline = COUNTED.contains(&reason) || reason == "AmazonRejected";
-                if marks.len() > 1 && !is_decline {
+                // Of a charge that was pending the charge itself says that it was declined, whatever the reason.
+                if marks.len() > 1 && !is_decline && !was_pending.contains(&key) {
                     found.push(format!(
                         "{reason} settled number {number} of {intent}, which was sent {} times",
                         marks.len()
