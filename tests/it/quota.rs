@@ -286,6 +286,23 @@ async fn slow_workers_are_followed_by_no_burst_and_nobody_loses_its_place() {
 }
 
 #[tokio::test]
+async fn the_bucket_does_not_fill_again_beside_the_tokens_that_were_given() {
+    let quota = Limits::of(Environment::Live, Share::HALF);
+    let at_once = quota.get(Called::CreateCharge).capacity as usize;
+    let app = TestApp::with(Options { quota, ..Options::default() }).await;
+    backlog(&app, 30).await;
+    app.run_due().await;
+    app.advance(MINUTE);
+    // All who are let in now find no worker for two minutes: each waits for a slow answer.
+    app.store.due(16).await.expect("Redis answers");
+    app.advance(2 * MINUTE);
+    let before = app.creates();
+    app.run_due().await;
+    assert_eq!(app.creates() - before, at_once, "what Amazon's bucket holds, and not that once more");
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn no_more_are_let_in_than_can_have_a_turn_soon() {
     let app = throttled().await;
     backlog(&app, 60).await;

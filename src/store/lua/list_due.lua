@@ -24,16 +24,9 @@ end
 local turns = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ms(class_span * classes / turn_divisor), 'LIMIT', 0, at_most)
 local room = at_most - #turns
 
-local function first_of(class, count)
-  local low = class * class_span
-  return redis.call('ZRANGEBYSCORE', KEYS[4], ms(low), '(' .. ms(low + class_span), 'WITHSCORES', 'LIMIT', 0, count)
-end
-
-local function let_in()
-  local limits, buckets, held, admitted = read_limits(ARGV[4]), {}, {}, 0
-  for name, limit in pairs(limits) do
-    buckets[name], held[name] = read_bucket(KEYS[3], name, limit), 0
-  end
+-- The tokens of whoever was let in are still to be used: with them a bucket holds no more than a full one. Else, while all workers stood
+-- still, it would fill again beside them, and both would meet Amazon at once.
+local function keep_within(limits)
   local given = {}
   for _, id in ipairs(turns) do
     local ticket = read_ticket(KEYS[5], id)
@@ -42,7 +35,23 @@ local function let_in()
     end
   end
   for name, count in pairs(given) do
-    if limits[name] then buckets[name].tokens = math.min(buckets[name].tokens, limits[name].capacity - count) end
+    local bucket = limits[name] and read_bucket(KEYS[3], name, limits[name])
+    if bucket and bucket.tokens > limits[name].capacity - count then
+      bucket.tokens = limits[name].capacity - count
+      write_bucket(KEYS[3], name, bucket)
+    end
+  end
+end
+
+local function first_of(class, count)
+  local low = class * class_span
+  return redis.call('ZRANGEBYSCORE', KEYS[4], ms(low), '(' .. ms(low + class_span), 'WITHSCORES', 'LIMIT', 0, count)
+end
+
+local function let_in(limits)
+  local buckets, held, admitted = {}, {}, 0
+  for name, limit in pairs(limits) do
+    buckets[name], held[name] = read_bucket(KEYS[3], name, limit), 0
   end
   for class = 0, classes - 1 do
     local members = first_of(class, room - admitted)
@@ -92,11 +101,12 @@ local function let_in_the_probe()
   return oldest and 1 or 0
 end
 
-local admitted = 0
+local admitted, limits = 0, read_limits(ARGV[4])
+if #turns > 0 then keep_within(limits) end
 if redis.call('ZCARD', KEYS[4]) > 0 then
   local fault = redis.call('HMGET', KEYS[1], 'fault_since', 'next_probe_at')
   if not fault[1] then
-    if room > 0 then admitted = let_in() end
+    if room > 0 then admitted = let_in(limits) end
   elseif now >= tonumber(fault[2] or '0') then
     admitted = let_in_the_probe()
   end
