@@ -26,6 +26,7 @@ use crate::preflight::{Finding, Severity, server};
 use crate::reconciler::Reconciler;
 use crate::sns::{self, Subscriber, Verifier};
 use crate::store::Store;
+use crate::telemetry::metric;
 
 /// A call to Amazon may take 45 s; what is in hand is finished within this.
 const DRAIN: Duration = Duration::from_mins(1);
@@ -172,6 +173,7 @@ impl App {
         let ipn = IpnState::new(verifier, subscriber, store.clone(), merchant, request_limits);
         let policies = Arc::new(settings.policies);
         let token = settings.internal_api_token;
+        metrics::gauge!(metric::START_TIME_SECONDS).set(clock.now().as_duration().as_secs_f64());
         let api = ApiState::new(store.clone(), settings.account.clone(), policies, clock, token, metrics.clone());
         let api = api.with_preflight(noticed.clone(), settings.accept_unsafe_durability);
 

@@ -23,6 +23,7 @@ use crate::recovery::policies::Policies;
 use crate::sns::SnsSettings;
 use crate::store::StoreSettings;
 use crate::telemetry::LogFormat;
+use crate::telemetry::trace::TraceSettings;
 use reader::Reader;
 
 macro_rules! settings {
@@ -131,6 +132,10 @@ settings! {
     log_format = "LOG_FORMAT", "log-format";
     /// What is logged, in the form of tracing's filters [default: info]
     rust_log = "RUST_LOG", "rust-log";
+    /// Collector that takes traces as OTLP over HTTP, for example http://127.0.0.1:4318 [default: none, no traces]
+    otel_exporter_otlp_endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT", "otel-exporter-otlp-endpoint";
+    /// The part of all traces that is sent, 0 to 1 [default: 1]
+    trace_share = "TRACE_SHARE", "trace-share";
     /// Sandbox only: replaces Amazon's API, for example http://127.0.0.1:9000
     amazon_pay_api_base_url = "AMAZON_PAY_API_BASE_URL", "amazon-pay-api-base-url";
     /// Sandbox only: replaces the SNS API (ConfirmSubscription)
@@ -178,6 +183,8 @@ pub struct Settings {
     pub policies: Policies,
     /// Reconciliations at a time.
     pub workers: usize,
+    /// Where traces go; `None`: nowhere.
+    pub traces: Option<TraceSettings>,
     /// Moves this process ahead of time; never in a live environment.
     pub clock_offset_file: Option<PathBuf>,
 }

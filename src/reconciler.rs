@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{Instrument, error, warn};
 
 use crate::amazon_pay::AmazonPay;
 use crate::clock::{Clock, Stopwatch};
@@ -33,7 +33,7 @@ use crate::recovery::policies::Policies;
 use crate::recovery::quota::covers;
 use crate::store::reconciliations::{Claim, Claimed, Renewed};
 use crate::store::{Failure, Store, StoreError};
-use crate::telemetry::metric;
+use crate::telemetry::{metric, trace};
 use commit::{Noted, count_sweep, log_missing_policies};
 use quota::Turn;
 
@@ -89,6 +89,19 @@ impl From<StoreError> for Stop {
     }
 }
 
+/// How a reconciliation ended, in a trace, and whether somebody has to mend something.
+fn told(result: &Result<bool, Stop>) -> (&'static str, bool) {
+    match result {
+        Ok(true) => ("committed", false),
+        Ok(false) => ("waits", false),
+        Err(Stop::LostLease) => ("lease lost", true),
+        Err(Stop::ShuttingDown) => ("shutting down", false),
+        Err(Stop::NotReserved) => ("not reserved", true),
+        Err(Stop::Store(StoreError::Newer(_))) => ("written by a newer version", false),
+        Err(Stop::Store(_)) => ("Redis failed", true),
+    }
+}
+
 impl Reconciler {
     /// A reconciler of one account. `shutdown` stops new calls to Amazon; what was marked is finished.
     #[must_use]
@@ -140,8 +153,12 @@ impl Reconciler {
     async fn reconcile(&self, claim: Claim) -> Result<StepOutcome, StoreError> {
         let stopwatch = Stopwatch::start();
         let permission = claim.permission.clone();
-        let result = self.reconcile_claimed(&claim).await;
+        let messages = claim.hints.iter().map(|(hint, _)| hint.note.message_id.as_str());
+        let span = trace::reconciliation(permission.as_str(), messages);
+        let result = self.reconcile_claimed(&claim).instrument(span.clone()).await;
         metrics::histogram!(metric::RECONCILIATION_SECONDS).record(stopwatch.elapsed());
+        let (outcome, failed) = told(&result);
+        trace::reconciled(&span, outcome, failed);
         match result {
             Ok(true) => Ok(StepOutcome::Reconciled(permission)),
             Ok(false) => Ok(StepOutcome::Waits(permission)),

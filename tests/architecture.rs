@@ -24,7 +24,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("preflight", &["model"]),
     ("sns", &["model", "clock", "telemetry"]),
     ("ipn", &["sns", "model"]),
-    ("amazon_pay", &["model", "clock"]),
+    ("amazon_pay", &["model", "clock", "telemetry"]),
     ("store", &["model", "clock", "telemetry"]),
     ("reconciler", &["store", "amazon_pay", "recovery", "model", "clock", "telemetry"]),
     ("http", &["store", "sns", "ipn", "model", "clock", "telemetry", "recovery", "preflight"]),
@@ -77,8 +77,12 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper_util", &["http/listener"]),
     ("rlimit", &["http/listener"]),
     ("rustix", &["crash"]),
-    ("reqwest", &["amazon_pay", "sns/certificate", "sandbox", "cli"]),
+    ("reqwest", &["amazon_pay", "sns/certificate", "telemetry/trace", "sandbox", "cli"]),
     ("aws_sdk_sns", &["sns/subscription"]),
+    ("opentelemetry", &["telemetry/trace"]),
+    ("opentelemetry_otlp", &["telemetry/trace"]),
+    ("opentelemetry_sdk", &["telemetry/trace"]),
+    ("tracing_opentelemetry", &["telemetry/trace"]),
     ("aws_smithy_http_client", &["sns/subscription"]),
 ];
 

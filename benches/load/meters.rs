@@ -49,9 +49,9 @@ impl Meter {
             let text = http.get(format!("{}/metrics", service.internal)).send().await?.text().await?;
             instances.push(Instance {
                 processor: processor(service.id())?,
-                reconciliations: sum(&text, "reconciliation_seconds_count"),
-                charges: sum(&text, "charges_sent_total"),
-                lapsed: sum(&text, "lease_lapsed_total"),
+                reconciliations: sum(&text, "amazon_pay_ipn_reconciliation_seconds_count"),
+                charges: sum(&text, "amazon_pay_ipn_charges_sent_total"),
+                lapsed: sum(&text, "amazon_pay_ipn_lease_lapsed_total"),
             });
         }
         let server: String = redis::cmd("INFO").arg("server").query_async(redis).await?;

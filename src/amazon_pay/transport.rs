@@ -12,10 +12,13 @@ use jiff::fmt::rfc2822;
 use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, Method, Request, Response, Url};
 
+use tracing::{Instrument, Span};
+
 use super::classify::{NoReply, bounded_retry_after};
 use super::wire;
 use crate::clock::{Clock, Stopwatch};
 use crate::model::quota::Operation;
+use crate::telemetry::{metric, trace};
 
 /// The longest body that is read. The largest answer we know of, a charge permission, has about 3 KiB.
 pub(super) const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -101,13 +104,14 @@ impl Transport {
             Way::Once => &self.once,
         };
         let stopwatch = Stopwatch::start();
-        let answered = client.execute(request).await;
+        let span = trace::call(operation, request.method().as_str(), request.url().host_str());
+        let answered = client.execute(request).instrument(span.clone()).await;
         match answered {
             Ok(response) => {
                 if way == Way::Once {
                     crash_point!(AnswerBegun);
                 }
-                Ok(self.read(operation, response, &stopwatch).await)
+                Ok(self.read(operation, response, &stopwatch, &span).await)
             }
             Err(error) => {
                 let why = if error.is_connect() {
@@ -117,6 +121,8 @@ impl Transport {
                 } else {
                     NoReply::Lost
                 };
+                took(operation, "none", stopwatch.elapsed());
+                trace::unanswered(&span, &why.to_string());
                 let duration_ms = millis(stopwatch.elapsed());
                 // The causes speak of sockets and certificates, not of what was sent; the address is taken out.
                 let cause = causes(&error.without_url());
@@ -131,7 +137,13 @@ impl Transport {
         *self.skew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn read(&self, operation: &'static str, mut response: Response, stopwatch: &Stopwatch) -> Reply {
+    async fn read(
+        &self,
+        operation: &'static str,
+        mut response: Response,
+        stopwatch: &Stopwatch,
+        span: &Span,
+    ) -> Reply {
         let status = response.status().as_u16();
         let header = |name: &HeaderName| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let (retry_after, date, request_id) = (header(&RETRY_AFTER), header(&DATE), header(&REQUEST_ID));
@@ -145,6 +157,8 @@ impl Transport {
         let reason_code = reason_code.as_deref().map(wire::printable);
         // The id keeps its dashes; anything that could upset a log does not get in.
         let request_id = request_id.filter(|id| id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_graphic()));
+        took(operation, class_of(status), stopwatch.elapsed());
+        trace::answered(span, status, request_id.as_deref(), reason_code.as_deref());
         let duration_ms = millis(stopwatch.elapsed());
         if status < 300 {
             tracing::debug!(operation, status, request_id, duration_ms, "Amazon Pay answered");
@@ -197,6 +211,20 @@ async fn bounded_body(response: &mut Response) -> Option<Vec<u8>> {
             Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_BODY_BYTES => body.extend_from_slice(&chunk),
             Ok(Some(_)) | Err(_) => return None,
         }
+    }
+}
+
+/// How long Amazon took, by what came of it.
+fn took(operation: &'static str, status: &'static str, duration: Duration) {
+    metrics::histogram!(metric::AMAZON_SECONDS, "operation" => operation, "status" => status).record(duration);
+}
+
+fn class_of(status: u16) -> &'static str {
+    match status {
+        200..300 => "2xx",
+        429 => "429",
+        300..500 => "4xx",
+        _ => "5xx",
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::error;
 use super::mistakes;
 use crate::app::{App, Learner};
 use crate::config::{self, Given};
-use crate::telemetry;
+use crate::telemetry::{self, trace::Traces};
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
@@ -41,7 +41,11 @@ async fn serve(args: ServeArgs) -> ExitCode {
         Ok(crash) => crash.into_iter().for_each(crate::crash::arm),
         Err(wrong) => return mistakes::report(&wrong),
     }
-    telemetry::start_logging(format, &filter);
+    let traces = match settings.traces.as_ref().map(Traces::start).transpose() {
+        Ok(traces) => traces,
+        Err(error) => return mistakes::fail(&anyhow::Error::new(error).context("traces cannot be sent")),
+    };
+    telemetry::start_logging(format, &filter, traces.as_ref());
     // Before anything is ready: a signal that comes first would end the process without a drain.
     let stop = told_to_stop();
     let metrics = telemetry::start_metrics();
@@ -50,7 +54,12 @@ async fn serve(args: ServeArgs) -> ExitCode {
         Ok(app) => app.run_until(stop).await,
         Err(error) => return mistakes::fail(&error),
     };
-    ended(result)
+    let exit = ended(result);
+    if let Some(traces) = traces {
+        // It waits for the collector, on a thread where that is allowed.
+        let _ = tokio::task::spawn_blocking(move || traces.end()).await;
+    }
+    exit
 }
 
 async fn learn(given: Given) -> ExitCode {
@@ -61,7 +70,7 @@ async fn learn(given: Given) -> ExitCode {
         Ok(read) => read,
         Err(wrong) => return mistakes::report(&wrong),
     };
-    telemetry::start_logging(format, &filter);
+    telemetry::start_logging(format, &filter, None);
     let stop = told_to_stop();
     match Learner::start(settings, clock).await {
         Ok(learner) => ended(learner.run_until(stop).await),

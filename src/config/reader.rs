@@ -17,6 +17,7 @@ use crate::recovery::policies::Policies;
 use crate::recovery::policy::Policy;
 use crate::sns::{SnsSettings, TopicArn};
 use crate::store::{Bounds, LEASE_MARGIN, StoreSettings};
+use crate::telemetry::trace::TraceSettings;
 
 /// A day.
 const DAY: Duration = Duration::from_hours(24);
@@ -59,6 +60,7 @@ impl Reader {
         let region = account.as_ref().map(|account| account.region);
         let policies = self.policies(region, store.as_ref().map(|store| store.confirmation_delay));
         self.check_log_format();
+        let traces = self.traces();
         self.refuse_sandbox_settings_in_live(account.as_ref());
         self.check_times(account.as_ref(), store.as_ref(), sns.as_ref(), timeout);
         let (account, store) = (account?, store?);
@@ -79,12 +81,34 @@ impl Reader {
             accept_unsafe_durability: accept_unsafe_durability?,
             sns: sns?,
             workers: workers?,
+            traces,
             clock_offset_file: self.given.clock_offset_file.clone().map(PathBuf::from),
         })
     }
 
     pub(super) fn mistake(&mut self, name: &'static str, message: impl Into<String>) {
         self.mistakes.push(Mistake { name, message: message.into() });
+    }
+
+    /// `None` also where it is wrong: then a mistake was noted.
+    fn traces(&mut self) -> Option<TraceSettings> {
+        let share = self.given.trace_share.clone();
+        let share = share.map_or(Some(1.0), |text| {
+            let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+            if share.is_none() {
+                self.mistake("TRACE_SHARE", format!("expected a number from 0 to 1, got {text:?}"));
+            }
+            share
+        });
+        let endpoint = self.given.otel_exporter_otlp_endpoint.clone()?;
+        let host = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
+        if host.is_none_or(|host| host.is_empty() || host.contains(char::is_whitespace)) {
+            self.mistake(
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                format!("expected the address of a collector such as http://127.0.0.1:4318, got {endpoint:?}"),
+            );
+        }
+        Some(TraceSettings { endpoint, share: share? })
     }
 
     fn required(&mut self, name: &'static str, value: Option<String>, expected: &str) -> Option<String> {
@@ -539,6 +563,9 @@ mod tests {
         assert_eq!(wrong(|given| given.quota_share = set("0")), ["QUOTA_SHARE"]);
         assert_eq!(wrong(|given| given.quota_share = set("50%")), ["QUOTA_SHARE"]);
         assert_eq!(wrong(|given| given.log_format = set("xml")), ["LOG_FORMAT"]);
+        assert_eq!(wrong(|given| given.trace_share = set("1.5")), ["TRACE_SHARE"]);
+        let otlp = |text| wrong(move |given| given.otel_exporter_otlp_endpoint = set(text));
+        assert_eq!(otlp("127.0.0.1:4318"), ["OTEL_EXPORTER_OTLP_ENDPOINT"]);
         assert_eq!(wrong(|given| given.accept_unsafe_durability = set("yes")), ["ACCEPT_UNSAFE_DURABILITY"]);
     }
 

@@ -347,8 +347,11 @@ async fn metrics_page(State(state): State<ApiState>) -> Response {
         ];
         for (what, level) in named {
             #[expect(clippy::cast_precision_loss, reason = "a level is far below 2^52")]
-            metrics::gauge!(metric::LEVEL, "what" => what).set(level as f64);
+            metrics::gauge!(metric::ENTRIES, "what" => what).set(level as f64);
         }
+        #[expect(clippy::cast_precision_loss, reason = "as above")]
+        metrics::gauge!(metric::DUE).set(levels.due as f64);
+        metrics::gauge!(metric::OLDEST_DUE_SECONDS).set(levels.oldest_due.as_secs_f64());
     }
     if let Ok(account) = state.0.store.account().await
         && let Some(since) = account.since_notification

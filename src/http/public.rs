@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
-use tracing::{error, info, warn};
+use tracing::{Instrument, Span, error, info, warn};
 
 use super::ipn_body::{self, BLOCK_BYTES, Unread, Whole};
 use super::openapi::{self, Operation, Route};
@@ -25,7 +25,7 @@ use crate::model::ids::MerchantId;
 use crate::sns::{Check, Envelope, Headers, MessageType, RefusedClass, Subscriber, Verified, Verifier};
 use crate::store::notifications::{Accepted, Delivery, Named};
 use crate::store::{Store, StoreError};
-use crate::telemetry::metric;
+use crate::telemetry::{metric, trace};
 
 /// The bounds of requests to `POST /ipn`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,9 +206,12 @@ impl Received {
 
 async fn receive(State(state): State<IpnState>, request: Request) -> Response {
     let stopwatch = Stopwatch::start();
-    let handled = tokio::time::timeout(state.0.limits.answer, handle(&state.0, request)).await;
+    let span = trace::receipt();
+    let handled = handle(&state.0, request).instrument(span.clone());
+    let handled = tokio::time::timeout(state.0.limits.answer, handled).await;
     let received = handled.unwrap_or(Received::Unavailable);
     let status = received.status();
+    trace::received(&span, status.as_u16(), received.label());
     metrics::counter!(metric::IPN, "outcome" => received.label()).increment(1);
     metrics::histogram!(metric::IPN_SECONDS, "status" => status.as_u16().to_string()).record(stopwatch.elapsed());
     // The reason phrase of the class is all that a sender learns.
@@ -241,14 +244,20 @@ async fn handle(inner: &Inner, request: Request) -> Received {
         MessageType::SubscriptionConfirmation => subscription(inner, &message).await,
         MessageType::UnsubscribeConfirmation => unsubscription(inner, &message).await,
     };
-    result.unwrap_or_else(|error| {
+    let received = result.unwrap_or_else(|error| {
         error!(
             error = &error as &dyn std::error::Error,
             message_id = message.message_id,
             "a genuine message could not be stored"
         );
         Received::Unavailable
-    })
+    });
+    match received {
+        Received::Stored => trace::first_of_message(&Span::current(), &message.message_id),
+        Received::Duplicate => trace::again(&Span::current(), &message.message_id),
+        _ => trace::of_message(&Span::current(), &message.message_id),
+    }
+    received
 }
 
 fn refusals(check: &'static str) -> metrics::Counter {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use iso_currency::Currency as Iso;
 use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -174,6 +175,12 @@ impl Money {
     #[must_use]
     pub fn amount(&self) -> String {
         self.amount.to_string()
+    }
+
+    /// The amount as near as a double comes to it: for figures, never for what is charged.
+    #[must_use]
+    pub fn approximate(&self) -> f64 {
+        self.amount.to_f64().unwrap_or_default()
     }
 
     /// The currency.

@@ -12,6 +12,7 @@ use crate::recovery::closing;
 use crate::recovery::draft::Draft;
 use crate::recovery::due::due;
 use crate::recovery::policy::later;
+use crate::recovery::tally::{End, Ended, ends};
 use crate::recovery::sweep::{Found, SILENCE_CHANGES, SILENCE_SPAN, found_by_sweep, silence};
 use crate::store::StoreError;
 use crate::store::reconciliations::{Claim, Commit, Committed, HintChange, Unheard};
@@ -54,6 +55,7 @@ impl Reconciler {
         };
         crash_point!(CommitAfter);
         if committed == Committed::Yes {
+            count_ends(decision);
             return Ok(());
         }
         if let Some(charge) = charge {
@@ -121,6 +123,20 @@ impl Reconciler {
 /// moment, lease or not: what was read of it before must not be written over that.
 fn has_due_time(intent: &ChargeIntent) -> bool {
     !intent.stage().is_terminal() && !matches!(intent.stage(), Stage::Held { .. })
+}
+
+/// Counts what was committed: how many charges were recovered, and what that is worth.
+fn count_ends(decision: &Decision) {
+    for draft in &decision.drafts {
+        for Ended { end, reason, money } in ends(&draft.intent, &draft.events) {
+            metrics::counter!(metric::CHARGES_ENDED, "end" => end.as_str(), "reason" => reason).increment(1);
+            if let (End::Recovered, Some(money)) = (end, money) {
+                // A gauge, because counters are whole numbers here; it only ever grows.
+                metrics::gauge!(metric::MONEY_RECOVERED, "currency" => money.currency().code())
+                    .increment(money.approximate());
+            }
+        }
+    }
 }
 
 /// Counts the changes that no notification told us of: the sweep found them. `of_objects`: those of refunds and disputes.

@@ -37,6 +37,7 @@ pub mod quota;
 pub mod reminders;
 pub mod settle;
 pub mod sweep;
+pub mod tally;
 pub mod wishes;
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! How full everything is, and whether a permission is at rest. What is trimmed: [`groups`](super::groups), `trim_lists`.
 
+use std::time::Duration;
+
 use super::{Store, StoreError};
 use crate::model::ids::ChargePermissionId;
 
@@ -14,6 +16,10 @@ pub struct Levels {
     pub quarantine: usize,
     /// Permissions with a next time.
     pub scheduled: usize,
+    /// Those whose time has come.
+    pub due: usize,
+    /// How long the first of them has been due; 0 if none is.
+    pub oldest_due: Duration,
 }
 
 impl Store {
@@ -41,13 +47,20 @@ impl Store {
     /// When Redis does not answer.
     pub async fn levels(&self) -> Result<Levels, StoreError> {
         let keys = &self.0.keys;
-        let (events, journal, quarantine, scheduled) = redis::pipe()
+        let now = self.redis_now().await?.as_millisecond();
+        let (events, journal, quarantine, scheduled, due, first): (_, _, _, _, _, Vec<(String, f64)>) = redis::pipe()
             .xlen(keys.events())
             .xlen(keys.journal())
             .xlen(keys.quarantine())
             .zcard(keys.schedule())
+            .zcount(keys.schedule(), "-inf", now)
+            .zrange_withscores(keys.schedule(), 0, 0)
             .query_async(&mut self.0.connection.handle())
             .await?;
-        Ok(Levels { events, journal, quarantine, scheduled })
+        // Milliseconds since 1970, exact in a double.
+        #[expect(clippy::cast_possible_truncation, reason = "a score is a time in milliseconds")]
+        let since = first.first().map_or(0, |(_, score)| now.saturating_sub(*score as i64));
+        let oldest_due = Duration::from_millis(u64::try_from(since).unwrap_or(0));
+        Ok(Levels { events, journal, quarantine, scheduled, due, oldest_due })
     }
 }

@@ -62,7 +62,7 @@ async fn a_fault_of_the_account_is_told_of_once_probed_slowly_and_over_by_itself
     assert_eq!(ready.status, 200);
     let complaints = ready.body["complaints"].to_string();
     assert!(complaints.contains("account is at fault"), "{complaints}");
-    assert!(app.get("/metrics").await.body.as_str().expect("text").contains("account_fault"));
+    assert!(app.get("/metrics").await.body.as_str().expect("text").contains("amazon_pay_ipn_account_fault 1"));
     let waiting = app.charge("renewal-7").await["waitingForQuota"].clone();
     assert!(waiting["ahead"].is_u64() && waiting["estimatedAt"].is_null(), "{waiting}");
 

@@ -122,7 +122,7 @@ async fn the_metrics_count_what_happened() {
     let page = app.get("/metrics").await.body;
     let page = page.as_str().expect("text");
     for name in
-        ["ipn_total", "ipn_seconds", "charges_sent_total", "reconciliation_seconds", "redis_script_seconds", "level"]
+        ["amazon_pay_ipn_messages_total", "amazon_pay_ipn_answer_seconds", "amazon_pay_ipn_charges_sent_total", "amazon_pay_ipn_reconciliation_seconds", "amazon_pay_ipn_redis_script_seconds", "amazon_pay_ipn_entries"]
     {
         assert!(page.contains(name), "{name} is missing:\n{page}");
     }

@@ -133,8 +133,8 @@ async fn old_events_stay_for_the_slowest_group_until_it_was_waited_for_long_enou
     assert!(slow.behind_s > 40 * 365 * 86_400, "{slow:?}");
     let metrics = app.get("/metrics").await.body;
     let metrics = metrics.as_str().expect("text");
-    assert!(metrics.contains("consumer_pending{group=\"slow-group\"} 1"), "{metrics}");
-    assert!(metrics.contains("consumer_behind_seconds{group=\"quick-group\"} 0"), "{metrics}");
+    assert!(metrics.contains("amazon_pay_ipn_consumer_pending{group=\"slow-group\"} 1"), "{metrics}");
+    assert!(metrics.contains("amazon_pay_ipn_consumer_behind_seconds{group=\"quick-group\"} 0"), "{metrics}");
 
     // It does not come back: at the limit its events go, and that is told too.
     assert_eq!(waiting_for(60 * DAY).trim_events().await.expect("trimmed"), 2);
@@ -150,7 +150,7 @@ async fn old_events_stay_for_the_slowest_group_until_it_was_waited_for_long_enou
         .await
         .expect("XGROUP");
     let metrics = app.get("/metrics").await.body;
-    assert!(metrics.as_str().expect("text").contains("consumer_pending{group=\"slow-group\"} 0"));
+    assert!(metrics.as_str().expect("text").contains("amazon_pay_ipn_consumer_pending{group=\"slow-group\"} 0"));
     app.finish().await;
 }
 

@@ -45,5 +45,6 @@ mod rows;
 mod sandbox_command;
 mod support;
 mod sweep;
+mod traces;
 mod trigger;
 mod versions;

@@ -131,7 +131,7 @@ async fn unsafe_durability_is_an_error_that_keeps_serve_from_starting_until_it_i
         let ready: Value = serde_json::from_str(&ready).expect("JSON");
         let shown = ready["findings"].as_array().expect("findings").iter().find(|finding| finding["id"] == check);
         assert!(shown.is_some_and(|shown| shown["found"].to_string().contains("accepted")), "{ready:#}");
-        assert!(get(&served, "/metrics").await.1.contains("\nunsafe_durability 1\n"));
+        assert!(get(&served, "/metrics").await.1.contains("\namazon_pay_ipn_unsafe_durability 1\n"));
     }
 }
 
@@ -145,12 +145,12 @@ async fn get(served: &Served, path: &str) -> (u16, String) {
 async fn durability_that_is_taken_away_while_serving_is_shown_and_stops_nothing() {
     let world = World::new().await;
     let served = Served::start(&world.environment);
-    assert!(get(&served, "/metrics").await.1.contains("\nunsafe_durability 0\n"));
+    assert!(get(&served, "/metrics").await.1.contains("\namazon_pay_ipn_unsafe_durability 0\n"));
     world.redis(&["CONFIG", "SET", "appendfsync", "everysec"]).await;
     let (status, ready) = get(&served, "/readyz").await;
     assert_eq!(status, 200, "{ready}");
     assert!(ready.contains("redis-append-fsync") && ready.contains("appendfsync is everysec"), "{ready}");
-    assert!(get(&served, "/metrics").await.1.contains("\nunsafe_durability 1\n"));
+    assert!(get(&served, "/metrics").await.1.contains("\namazon_pay_ipn_unsafe_durability 1\n"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

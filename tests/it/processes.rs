@@ -194,14 +194,14 @@ async fn what_alarms_watch_is_there_at_zero_before_it_first_happens() {
     let answer = world.http.get(format!("http://{}/metrics", served.internal)).send().await;
     let metrics = answer.expect("an answer").text().await.expect("a body");
     let mut expected: Vec<String> = ["held", "fetched", "unacceptable", "failed", "remembered", "over_budget"]
-        .map(|outcome| format!("sns_certificates_total{{outcome=\"{outcome}\"}} 0"))
+        .map(|outcome| format!("amazon_pay_ipn_sns_certificates_total{{outcome=\"{outcome}\"}} 0"))
         .into();
     for check in Check::ALL {
-        expected.push(format!("ipn_refused_total{{check=\"{}\"}} 0", check.as_str()));
+        expected.push(format!("amazon_pay_ipn_messages_refused_total{{check=\"{}\"}} 0", check.as_str()));
     }
     for chain in ["proven", "unproven", "pinned"] {
         for version in [1, 2] {
-            expected.push(format!("sns_verified_total{{chain=\"{chain}\",signature_version=\"{version}\"}} 0"));
+            expected.push(format!("amazon_pay_ipn_sns_verified_total{{chain=\"{chain}\",signature_version=\"{version}\"}} 0"));
         }
     }
     for line in expected {

@@ -45,7 +45,7 @@ async fn complaints(app: &TestApp) -> (u16, String) {
 /// The counter of what the sweep found; all tests of the process share it.
 async fn found(app: &TestApp, kind: &str) -> f64 {
     let page = app.get("/metrics").await.body;
-    let line = format!("found_by_sweep_total{{kind=\"{kind}\"}} ");
+    let line = format!("amazon_pay_ipn_found_by_sweep_total{{kind=\"{kind}\"}} ");
     let text = page.as_str().expect("a text");
     text.lines().find_map(|it| it.strip_prefix(line.as_str())).expect("the counter").parse().expect("a number")
 }
@@ -96,7 +96,7 @@ async fn changes_that_no_notification_told_of_raise_one_alarm_until_the_next_not
     let permissions = [parked(&app, "a").await, parked(&app, "b").await, parked(&app, "c").await];
     app.deliver_all().await;
     app.run_due().await;
-    assert!(app.get("/metrics").await.body.as_str().expect("a text").contains("\nseconds_since_notification "));
+    assert!(app.get("/metrics").await.body.as_str().expect("a text").contains("\namazon_pay_ipn_seconds_since_notification "));
     app.advance(HOUR);
     let before = found(&app, "instrument").await;
     for permission in &permissions[..2] {

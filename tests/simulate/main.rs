@@ -137,7 +137,7 @@ fn main() -> ExitCode {
     let metrics = telemetry::start_metrics();
     let stopwatch = Stopwatch::start();
     if let Some(seed) = arguments.only {
-        telemetry::start_logging(telemetry::LogFormat::Text, "warn");
+        telemetry::start_logging(telemetry::LogFormat::Text, "warn", None);
         let finished = run_seed(seed, &arguments, &metrics);
         print_failure(seed, &finished);
         return if finished.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };

@@ -486,6 +486,7 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, profile: &Profile) -> Settin
         policies: Policies::from(policy),
         account,
         workers: 1,
+        traces: None,
         clock_offset_file: None,
     }
 }

@@ -5,7 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use rust_decimal::Decimal;
+use serde::Deserialize;
 use serde_json::Value;
+
+use crate::model::charge_intent::Trigger;
+use crate::recovery::tally::is_recovered;
 
 /// Seconds of a bar.
 pub(super) const BAR_SECONDS: i64 = 3 * 3600;
@@ -51,10 +55,8 @@ impl Figures {
         match kind {
             "amazonpay.charge.captured.v1" => {
                 let attempts = data.get("attempts").and_then(Value::as_u64).unwrap_or(1);
-                let by = text("recoveredBy").unwrap_or(OTHER);
-                // A refusal is no attempt that counts: what waited for the next month is recovered at its first. What an operator
-                // asked for may be the first try of all.
-                if attempts <= 1 && !matches!(by, "schedule" | "new_month" | "instrument_update") {
+                let by = data.get("recoveredBy").and_then(|by| Trigger::deserialize(by).ok()).unwrap_or(Trigger::Submit);
+                if !is_recovered(attempts, by) {
                     bar.at_once += 1;
                     return;
                 }

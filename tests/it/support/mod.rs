@@ -122,7 +122,7 @@ impl TestApp {
         let redis = redis.into();
         let _ = rustls::crypto::ring::default_provider().install_default();
         if log_wanted() {
-            telemetry::start_logging(telemetry::LogFormat::Text, "amazon_pay_ipn=debug");
+            telemetry::start_logging(telemetry::LogFormat::Text, "amazon_pay_ipn=debug", None);
         }
         let clock = Clock::movable();
         let sandbox = Sandbox::start(SandboxSettings {
@@ -577,6 +577,7 @@ fn settings(redis: &Redis, sandbox: &Sandbox, options: &Options) -> Settings {
         account,
         accept_unsafe_durability: false,
         workers: 1,
+        traces: None,
         clock_offset_file: None,
     }
 }
