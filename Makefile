@@ -16,13 +16,14 @@ test: setup ## Every test, with private Redis servers
 	cargo test --locked
 
 # Without default features is what the production image holds; tests stand on the sandbox, so they are not built there.
-lint: ## Formatting, clippy, documentation, contracts, dependencies, scripts, Dockerfile, compose file
+lint: ## Formatting, clippy, documentation, contracts, alert rules, dependencies, scripts, Dockerfile, compose file
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --lib --bins --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	@scripts/lint-files
 	@scripts/check-contract
+	@scripts/check-ops
 
 ci: ## All that CI does: lint, test, examples, release build, shared checks
 	$(MAKE) lint

@@ -41,6 +41,103 @@ fn every_metric_is_in_the_metrics_table_and_no_other() {
 }
 
 #[test]
+fn every_field_of_a_log_line_is_in_the_telemetry_document_and_no_other() {
+    let document = read("docs/TELEMETRY.md");
+    let table = document.split("| field | meaning |").nth(1).unwrap_or_default();
+    let documented: Names = table.lines().filter_map(|line| line.split('|').nth(1)).flat_map(code_spans).collect();
+    let mut used = Names::new();
+    for (file, text) in files("src", ".rs") {
+        // What the sandbox and the demo say is for whoever watches them.
+        if !file.starts_with("src/sandbox/") && !file.starts_with("src/cli/demo/") {
+            used.extend(log_fields(&text));
+        }
+    }
+    assert!(used.len() > 40, "the fields were not found: {used:?}");
+    assert_same("docs/TELEMETRY.md", &used, &documented);
+}
+
+#[test]
+fn the_fields_of_a_log_line_are_found_however_they_are_written() {
+    let text = "warn!(error = &error as &dyn Error, %permission, next_try, a = b(c, \"x, y\"), \"said, {count}\"); \
+                tracing::info!(target: \"x\", ?why, \"y\");";
+    let expected: Names = ["error", "permission", "next_try", "a", "why"].map(str::to_owned).into();
+    assert_eq!(log_fields(text), expected);
+}
+
+/// The names of the fields that the macros of `tracing` are given.
+fn log_fields(text: &str) -> Names {
+    let mut fields = Names::new();
+    for name in ["error!(", "warn!(", "info!(", "debug!("] {
+        for (start, _) in text.match_indices(name) {
+            for argument in arguments(&text[start + name.len()..]) {
+                let argument = argument.trim().trim_start_matches(['%', '?']);
+                let end = argument.find(|c: char| !(c.is_ascii_lowercase() || c == '_')).unwrap_or(argument.len());
+                let (field, rest) = argument.split_at(end);
+                if !field.is_empty() && (rest.is_empty() || rest.trim_start().starts_with('=')) {
+                    fields.insert(field.to_owned());
+                }
+            }
+        }
+    }
+    fields
+}
+
+/// What stands between a call's parentheses, at its commas.
+fn arguments(text: &str) -> Vec<&str> {
+    let (mut found, mut start, mut depth, mut quoted, mut escaped) = (Vec::new(), 0, 0, false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth == 0 => {
+                found.push(&text[start..at]);
+                return found;
+            }
+            ')' | ']' | '}' => depth -= 1,
+            ',' if depth == 0 => {
+                found.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn every_alert_rule_has_a_test_an_entry_in_the_runbook_and_metrics_that_exist() {
+    let (rules, tests) = (read("ops/prometheus/alerts.yml"), read("ops/prometheus/alerts_test.yml"));
+    let alerts: Names =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).map(str::to_owned).collect();
+    assert!(alerts.len() > 15, "the rules were not found: {alerts:?}");
+    let runbook = read("ops/RUNBOOK.md");
+    let entries = runbook.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned).collect();
+    assert_same("ops/RUNBOOK.md", &alerts, &entries);
+    let tested = tests.split("alertname=\"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned);
+    assert_same("ops/prometheus/alerts_test.yml", &alerts, &tested.collect());
+    for alert in &alerts {
+        let anchor = format!("runbook: ops/RUNBOOK.md#{}\n", alert.to_lowercase());
+        assert_eq!(rules.matches(&anchor).count(), 1, "{alert} leads to its entry");
+    }
+    let known = names(&metric::ALL);
+    for file in
+        ["ops/prometheus/alerts.yml", "ops/prometheus/alerts_test.yml", "ops/RUNBOOK.md", "ops/grafana/dashboard.json"]
+    {
+        for rest in read(file).split("amazon_pay_ipn_").skip(1) {
+            let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '_')).unwrap_or(rest.len());
+            let name = format!("amazon_pay_ipn_{}", &rest[..end]);
+            let of = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| name.strip_suffix(suffix));
+            // `(charges|captures)_sent_total` is a pattern.
+            let known = known.contains(&name) || of.is_some_and(|of| known.contains(of)) || rest.starts_with('(');
+            assert!(known, "{file} names {name}, which is no metric");
+        }
+    }
+}
+
+#[test]
 fn every_event_type_has_its_heading_and_no_document_names_another() {
     let known: Names = EventType::ALL.iter().map(|kind| kind.as_str().to_owned()).collect();
     let text = read("docs/EVENTS.md");

@@ -137,13 +137,7 @@ impl Transport {
         *self.skew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn read(
-        &self,
-        operation: &'static str,
-        mut response: Response,
-        stopwatch: &Stopwatch,
-        span: &Span,
-    ) -> Reply {
+    async fn read(&self, operation: &'static str, mut response: Response, stopwatch: &Stopwatch, span: &Span) -> Reply {
         let status = response.status().as_u16();
         let header = |name: &HeaderName| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let (retry_after, date, request_id) = (header(&RETRY_AFTER), header(&DATE), header(&REQUEST_ID));

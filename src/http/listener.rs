@@ -425,7 +425,8 @@ mod tests {
         let request = format!("POST / HTTP/1.1\r\ncontent-length: {}\r\n\r\n{large}", large.len());
         assert_eq!(read(served.send(&request).await).await.as_bytes(), REFUSAL);
         let counted = recorder.handle().render();
-        for line in [r#"refused_total{listener="public"} 6"#, r#"amazon_pay_ipn_open_connections{listener="public"} 3"#] {
+        for line in [r#"refused_total{listener="public"} 6"#, r#"amazon_pay_ipn_open_connections{listener="public"} 3"#]
+        {
             assert!(counted.contains(line), "{counted}");
         }
         assert!(counted.contains(r#"amazon_pay_ipn_connections_evicted_total{listener="public"} 0"#), "{counted}");

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState, TracerProvider};
-use opentelemetry::KeyValue;
+use opentelemetry::{Key, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, Sampler, SdkTracerProvider};
@@ -68,12 +68,11 @@ impl Traces {
             .with_http_client(client()?)
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(endpoint);
-        let mut resource = Resource::builder();
-        // The environment's name goes before ours.
-        if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
-            resource = resource.with_service_name(SERVICE);
-        }
-        let resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
+        let resource = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+        // A name from the environment goes before ours.
+        let named = Resource::builder().build().get(&Key::from_static_str("service.name"));
+        let is_named = named.is_some_and(|name| !name.as_str().starts_with("unknown_service"));
+        let resource = if is_named { resource } else { resource.with_service_name(SERVICE) }.build();
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter.build()?)
             .with_id_generator(Ids(RandomIdGenerator::default()))
@@ -129,7 +128,7 @@ pub fn receipt() -> Span {
         http.response.status_code = tracing::field::Empty,
         messaging.system = "aws_sns",
         messaging.message.id = tracing::field::Empty,
-        amazonpay.outcome = tracing::field::Empty,
+        amazon_pay.outcome = tracing::field::Empty,
     )
 }
 
@@ -161,7 +160,7 @@ pub fn again(span: &Span, message_id: &str) {
 /// The request was answered.
 pub fn received(span: &Span, status: u16, outcome: &str) {
     span.record("http.response.status_code", status);
-    span.record("amazonpay.outcome", outcome);
+    span.record("amazon_pay.outcome", outcome);
     if status >= 500 {
         span.record("otel.status_code", "ERROR");
     }
@@ -175,8 +174,8 @@ pub fn reconciliation<'a>(permission: &str, messages: impl IntoIterator<Item = &
         "reconcile",
         otel.kind = "consumer",
         otel.status_code = tracing::field::Empty,
-        amazonpay.charge_permission.id = permission,
-        amazonpay.outcome = tracing::field::Empty,
+        amazon_pay.charge_permission.id = permission,
+        amazon_pay.outcome = tracing::field::Empty,
     );
     if !span.is_disabled() {
         messages.into_iter().for_each(|message| span.add_link(context_of(message)));
@@ -186,7 +185,7 @@ pub fn reconciliation<'a>(permission: &str, messages: impl IntoIterator<Item = &
 
 /// A reconciliation came to its end; `failed`: for a reason that somebody must mend.
 pub fn reconciled(span: &Span, outcome: &str, failed: bool) {
-    span.record("amazonpay.outcome", outcome);
+    span.record("amazon_pay.outcome", outcome);
     if failed {
         span.record("otel.status_code", "ERROR");
     }
@@ -204,8 +203,8 @@ pub fn call(operation: &str, method: &str, host: Option<&str>) -> Span {
         http.request.method = method,
         server.address = host,
         http.response.status_code = tracing::field::Empty,
-        amazonpay.request.id = tracing::field::Empty,
-        amazonpay.reason_code = tracing::field::Empty,
+        amazon_pay.request.id = tracing::field::Empty,
+        amazon_pay.reason_code = tracing::field::Empty,
         error.type = tracing::field::Empty,
     )
 }
@@ -214,10 +213,10 @@ pub fn call(operation: &str, method: &str, host: Option<&str>) -> Span {
 pub fn answered(span: &Span, status: u16, request_id: Option<&str>, reason_code: Option<&str>) {
     span.record("http.response.status_code", status);
     if let Some(request_id) = request_id {
-        span.record("amazonpay.request.id", request_id);
+        span.record("amazon_pay.request.id", request_id);
     }
     if let Some(reason_code) = reason_code {
-        span.record("amazonpay.reason_code", reason_code);
+        span.record("amazon_pay.reason_code", reason_code);
     }
     if status >= 400 {
         span.record("otel.status_code", "ERROR");

@@ -121,9 +121,14 @@ async fn the_metrics_count_what_happened() {
     app.deliver_all().await;
     let page = app.get("/metrics").await.body;
     let page = page.as_str().expect("text");
-    for name in
-        ["amazon_pay_ipn_messages_total", "amazon_pay_ipn_answer_seconds", "amazon_pay_ipn_charges_sent_total", "amazon_pay_ipn_reconciliation_seconds", "amazon_pay_ipn_redis_script_seconds", "amazon_pay_ipn_entries"]
-    {
+    for name in [
+        "amazon_pay_ipn_messages_total",
+        "amazon_pay_ipn_answer_seconds",
+        "amazon_pay_ipn_charges_sent_total",
+        "amazon_pay_ipn_reconciliation_seconds",
+        "amazon_pay_ipn_redis_script_seconds",
+        "amazon_pay_ipn_entries",
+    ] {
         assert!(page.contains(name), "{name} is missing:\n{page}");
     }
     app.run_due().await;

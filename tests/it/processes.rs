@@ -201,7 +201,9 @@ async fn what_alarms_watch_is_there_at_zero_before_it_first_happens() {
     }
     for chain in ["proven", "unproven", "pinned"] {
         for version in [1, 2] {
-            expected.push(format!("amazon_pay_ipn_sns_verified_total{{chain=\"{chain}\",signature_version=\"{version}\"}} 0"));
+            expected.push(format!(
+                "amazon_pay_ipn_sns_verified_total{{chain=\"{chain}\",signature_version=\"{version}\"}} 0"
+            ));
         }
     }
     for line in expected {

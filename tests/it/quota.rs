@@ -178,7 +178,10 @@ async fn the_api_tells_who_waits_how_long() {
     assert!(charged["waitingForQuota"].is_null(), "{charged}");
     let metrics = app.get("/metrics").await.body;
     let metrics = metrics.as_str().expect("text");
-    assert!(metrics.contains("amazon_pay_ipn_quota_waiting{class=\"attempt\"}") && metrics.contains("amazon_pay_ipn_quota_tokens{operation="));
+    assert!(
+        metrics.contains("amazon_pay_ipn_quota_waiting{class=\"attempt\"}")
+            && metrics.contains("amazon_pay_ipn_quota_tokens{operation=")
+    );
 
     while app.clock.now() < empty_at {
         app.advance(20 * SECOND);

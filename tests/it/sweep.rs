@@ -96,7 +96,14 @@ async fn changes_that_no_notification_told_of_raise_one_alarm_until_the_next_not
     let permissions = [parked(&app, "a").await, parked(&app, "b").await, parked(&app, "c").await];
     app.deliver_all().await;
     app.run_due().await;
-    assert!(app.get("/metrics").await.body.as_str().expect("a text").contains("\namazon_pay_ipn_seconds_since_notification "));
+    assert!(
+        app.get("/metrics")
+            .await
+            .body
+            .as_str()
+            .expect("a text")
+            .contains("\namazon_pay_ipn_seconds_since_notification ")
+    );
     app.advance(HOUR);
     let before = found(&app, "instrument").await;
     for permission in &permissions[..2] {

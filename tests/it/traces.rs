@@ -115,17 +115,17 @@ async fn a_trace_leads_from_a_notification_to_its_reconciliation_and_to_the_call
     let [first, again] = receipts.as_slice() else { panic!("two deliveries: {receipts:#?}") };
     let digest = digest(&SHA256, message.message_id.as_bytes());
     assert_eq!((&first.trace_id[..], &first.span_id[..]), (&digest.as_ref()[..16], &digest.as_ref()[16..24]));
-    assert_eq!(attribute(first, "amazonpay.outcome").as_deref(), Some("stored"));
+    assert_eq!(attribute(first, "amazon_pay.outcome").as_deref(), Some("stored"));
     assert_eq!(attribute(first, "http.response.status_code").as_deref(), Some("200"));
-    assert_eq!(attribute(again, "amazonpay.outcome").as_deref(), Some("duplicate"));
+    assert_eq!(attribute(again, "amazon_pay.outcome").as_deref(), Some("duplicate"));
     assert_ne!(again.span_id, first.span_id);
     assert_eq!(again.links[0].span_id, first.span_id, "another delivery points to the first");
 
     let reconciliations = collector.named("reconcile");
     let caused = reconciliations.iter().find(|span| !span.links.is_empty()).expect("one with a cause");
     assert_eq!((&caused.links[0].trace_id, &caused.links[0].span_id), (&first.trace_id, &first.span_id));
-    assert_eq!(attribute(caused, "amazonpay.charge_permission.id").as_deref(), Some(permission.as_str()));
-    assert_eq!(attribute(caused, "amazonpay.outcome").as_deref(), Some("committed"));
+    assert_eq!(attribute(caused, "amazon_pay.charge_permission.id").as_deref(), Some(permission.as_str()));
+    assert_eq!(attribute(caused, "amazon_pay.outcome").as_deref(), Some("committed"));
     let calls = collector.named("get_charge_permission");
     let call = calls.iter().find(|call| call.parent_span_id == caused.span_id).expect("the call is a part of it");
     assert_eq!(call.trace_id, caused.trace_id);

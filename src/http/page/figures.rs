@@ -55,7 +55,8 @@ impl Figures {
         match kind {
             "amazonpay.charge.captured.v1" => {
                 let attempts = data.get("attempts").and_then(Value::as_u64).unwrap_or(1);
-                let by = data.get("recoveredBy").and_then(|by| Trigger::deserialize(by).ok()).unwrap_or(Trigger::Submit);
+                let by =
+                    data.get("recoveredBy").and_then(|by| Trigger::deserialize(by).ok()).unwrap_or(Trigger::Submit);
                 if !is_recovered(attempts, by) {
                     bar.at_once += 1;
                     return;
