@@ -113,6 +113,7 @@ impl Reconciler {
         clock: Clock,
         shutdown: CancellationToken,
     ) -> Self {
+        commit::count_from_zero();
         Self { store, amazon, policies, environment, clock, shutdown }
     }
 

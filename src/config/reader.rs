@@ -105,7 +105,8 @@ impl Reader {
         if host.is_none_or(|host| host.is_empty() || host.contains(char::is_whitespace)) {
             self.mistake(
                 "OTEL_EXPORTER_OTLP_ENDPOINT",
-                format!("expected the address of a collector such as http://127.0.0.1:4318, got {endpoint:?}"),
+                // It may hold a password.
+                "expected the address of a collector such as http://127.0.0.1:4318",
             );
         }
         Some(TraceSettings { endpoint, share: share? })

@@ -338,7 +338,9 @@ async fn authorize(State(state): State<ApiState>, request: Request, next: Next) 
 }
 
 async fn metrics_page(State(state): State<ApiState>) -> Response {
-    if let Ok(levels) = state.0.store.levels().await {
+    let levels = state.0.store.levels().await;
+    metrics::gauge!(metric::REDIS_UP).set(if levels.is_ok() { 1.0 } else { 0.0 });
+    if let Ok(levels) = levels {
         let named = [
             ("events", levels.events),
             ("journal", levels.journal),

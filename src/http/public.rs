@@ -171,6 +171,10 @@ enum Received {
     Malformed,
     Forbidden,
     TooLarge,
+    /// The body broke off, was slow, or found no room.
+    Unread,
+    /// As many messages as there may be are being verified and stored.
+    Overloaded,
     Unavailable,
 }
 
@@ -186,7 +190,7 @@ impl Received {
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unread | Self::Overloaded | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -199,6 +203,8 @@ impl Received {
             Self::Subscription => "subscription",
             Self::Unsubscription => "unsubscription",
             Self::Malformed | Self::Forbidden | Self::TooLarge => "refused",
+            Self::Unread => "unread",
+            Self::Overloaded => "overloaded",
             Self::Unavailable => "unavailable",
         }
     }
@@ -224,7 +230,7 @@ async fn handle(inner: &Inner, request: Request) -> Received {
         Ok(body) => body,
         Err(received) => return received,
     };
-    let Ok(_place) = inner.places.try_acquire() else { return Received::Unavailable };
+    let Ok(_place) = inner.places.try_acquire() else { return Received::Overloaded };
     let message = match inner.verifier.verify(&headers(&parts.headers), &body.bytes).await {
         Ok(message) => message,
         Err(refused) => {
@@ -269,7 +275,7 @@ async fn read(inner: &Inner, body: Body) -> Result<Whole<'_>, Received> {
     match tokio::time::timeout(inner.limits.body_read, ipn_body::read(body, &inner.blocks)).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(Unread::TooLarge)) => Err(Received::TooLarge),
-        Ok(Err(Unread::BrokenOff | Unread::NoRoom)) | Err(_) => Err(Received::Unavailable),
+        Ok(Err(Unread::BrokenOff | Unread::NoRoom)) | Err(_) => Err(Received::Unread),
     }
 }
 

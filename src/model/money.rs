@@ -58,6 +58,11 @@ impl Currency {
         Iso::ZAR,
     ];
 
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().map(Self)
+    }
+
     /// The ISO 4217 code.
     #[must_use]
     pub fn code(self) -> &'static str {

@@ -7,13 +7,15 @@ use super::{NOTHING_CHANGED_DELAY, Reconciler, Stop};
 use crate::model::charge::ChargeView;
 use crate::model::charge_intent::{ChargeIntent, Stage};
 use crate::model::hint::Hint;
+use crate::model::money::Currency;
+use crate::model::quota::Operation;
 use crate::recovery::case::{Case, Decision, Findings, HintFate};
 use crate::recovery::closing;
 use crate::recovery::draft::Draft;
 use crate::recovery::due::due;
 use crate::recovery::policy::later;
 use crate::recovery::sweep::{Found, SILENCE_CHANGES, SILENCE_SPAN, found_by_sweep, silence};
-use crate::recovery::tally::{End, Ended, ends};
+use crate::recovery::tally::{End, Ended, ends, reasons};
 use crate::store::StoreError;
 use crate::store::reconciliations::{Claim, Commit, Committed, HintChange, Unheard};
 use crate::telemetry::metric;
@@ -123,6 +125,25 @@ impl Reconciler {
 /// moment, lease or not: what was read of it before must not be written over that.
 fn has_due_time(intent: &ChargeIntent) -> bool {
     !intent.stage().is_terminal() && !matches!(intent.stage(), Stage::Held { .. })
+}
+
+/// What alerts and rates watch is there at zero before it first happens: Prometheus sees no rise in a series that begins at one.
+pub(super) fn count_from_zero() {
+    for end in End::ALL {
+        for reason in reasons() {
+            metrics::counter!(metric::CHARGES_ENDED, "end" => end.as_str(), "reason" => reason).increment(0);
+        }
+    }
+    for currency in Currency::all() {
+        metrics::gauge!(metric::MONEY_RECOVERED, "currency" => currency.code()).increment(0.0);
+    }
+    for verdict in ["DuplicateIdempotencyKey", "AccountFault", "Ambiguous"] {
+        metrics::counter!(metric::CHARGES_SENT, "verdict" => verdict).increment(0);
+        metrics::counter!(metric::CAPTURES_SENT, "verdict" => verdict).increment(0);
+    }
+    for operation in Operation::ALL {
+        metrics::counter!(metric::THROTTLED, "operation" => operation.as_str()).increment(0);
+    }
 }
 
 /// Counts what was committed: how many charges were recovered, and what that is worth.

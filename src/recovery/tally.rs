@@ -61,6 +61,11 @@ const REASONS: [&str; 11] = [
     "TransactionCountExceeded",
 ];
 
+/// Every value of [`Ended::reason`].
+pub fn reasons() -> impl Iterator<Item = &'static str> {
+    REASONS.into_iter().chain(["none", "other"])
+}
+
 /// Whether a captured charge came back after a decline or a refusal. A refusal is no attempt that counts: what waited for the next month
 /// is recovered at its first. What an operator asked for may be the first try of all.
 #[must_use]

@@ -5,6 +5,10 @@ use std::time::Duration;
 use super::{Store, StoreError};
 use crate::model::ids::ChargePermissionId;
 
+/// Scores of the schedule below this are no times: whoever was let in for tokens stands there in the order of the waiting room
+/// (`lua/list_due.lua`).
+const TIMES_FROM_MS: i64 = 1_000_000_000_000;
+
 /// How full the streams and the schedule are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Levels {
@@ -16,9 +20,9 @@ pub struct Levels {
     pub quarantine: usize,
     /// Permissions with a next time.
     pub scheduled: usize,
-    /// Those whose time has come.
+    /// Those whose time has come, and those who have tokens and wait for a worker.
     pub due: usize,
-    /// How long the first of them has been due; 0 if none is.
+    /// How long the first whose time has come has been due; 0 if there is none.
     pub oldest_due: Duration,
 }
 
@@ -54,7 +58,7 @@ impl Store {
             .xlen(keys.quarantine())
             .zcard(keys.schedule())
             .zcount(keys.schedule(), "-inf", now)
-            .zrange_withscores(keys.schedule(), 0, 0)
+            .zrangebyscore_limit_withscores(keys.schedule(), TIMES_FROM_MS, now, 0, 1)
             .query_async(&mut self.0.connection.handle())
             .await?;
         // Milliseconds since 1970, exact in a double.

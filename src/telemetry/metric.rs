@@ -2,7 +2,8 @@
 
 /// Histogram: time from a request's arrival at `POST /ipn` to its answer. Label `status`.
 pub const IPN_SECONDS: &str = "amazon_pay_ipn_answer_seconds";
-/// Counter: notifications by `outcome`: stored, duplicate, test, quarantined, subscription, unsubscription, refused, unavailable.
+/// Counter: notifications by `outcome`: stored, duplicate, test, quarantined, subscription, unsubscription, refused,
+/// unread, overloaded, unavailable.
 pub const IPN: &str = "amazon_pay_ipn_messages_total";
 /// Counter: messages refused, by the `check` that refused them.
 pub const IPN_REFUSED: &str = "amazon_pay_ipn_messages_refused_total";
@@ -45,6 +46,8 @@ pub const ACCOUNT_FAULT: &str = "amazon_pay_ipn_account_fault";
 pub const REDIS_SCRIPT_SECONDS: &str = "amazon_pay_ipn_redis_script_seconds";
 /// Gauge: entries of the streams and the schedule, by `what`: events, journal, quarantine, scheduled.
 pub const ENTRIES: &str = "amazon_pay_ipn_entries";
+/// Gauge: 1 while Redis answers, 0 while it does not: then what is read from it is as of before.
+pub const REDIS_UP: &str = "amazon_pay_ipn_redis_up";
 /// Gauge: permissions whose time has come and that nobody has taken up yet.
 pub const DUE: &str = "amazon_pay_ipn_due";
 /// Gauge: how long the first of them has been due.
@@ -75,7 +78,8 @@ pub const BUILD_INFO: &str = "amazon_pay_ipn_build_info";
 pub const START_TIME_SECONDS: &str = "amazon_pay_ipn_start_time_seconds";
 
 /// All of them.
-pub const ALL: [&str; 34] = [
+pub const ALL: [&str; 35] = [
+    REDIS_UP,
     AMAZON_SECONDS,
     CHARGES_ENDED,
     MONEY_RECOVERED,

@@ -4,7 +4,7 @@ pub mod metric;
 pub mod trace;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
@@ -34,9 +34,13 @@ pub fn start_logging(format: LogFormat, filter: &str, traces: Option<&Traces>) {
         }
         LogFormat::Text => fmt::layer().with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout())).boxed(),
     };
-    // A span is nobody's business here: without a collector it costs nothing.
-    let lines = lines.with_filter(filter.and(filter_fn(|metadata| metadata.is_event())));
-    let _ = tracing_subscriber::registry().with(lines).with(traces.map(Traces::layer)).try_init();
+    let events = filter_fn(|metadata| !metadata.is_span()).with_max_level_hint(LevelFilter::TRACE);
+    let lines = tracing_subscriber::registry().with(lines.with_filter(filter.and(events)));
+    // Not an optional layer: one that is absent would still have every span made.
+    let _ = match traces {
+        Some(traces) => lines.with(traces.layer()).try_init(),
+        None => lines.try_init(),
+    };
 }
 
 /// Starts collecting metrics for this process. A second call gives a handle that stays empty.
@@ -49,9 +53,18 @@ pub fn start_metrics() -> PrometheusHandle {
     let recorder = builder.build_recorder();
     let handle = recorder.handle();
     if metrics::set_global_recorder(recorder).is_ok() {
-        for outcome in
-            ["stored", "duplicate", "test", "quarantined", "subscription", "unsubscription", "refused", "unavailable"]
-        {
+        for outcome in [
+            "stored",
+            "duplicate",
+            "test",
+            "quarantined",
+            "subscription",
+            "unsubscription",
+            "refused",
+            "unread",
+            "overloaded",
+            "unavailable",
+        ] {
             metrics::counter!(metric::IPN, "outcome" => outcome).increment(0);
         }
         for listener in ["public", "internal"] {

@@ -5,18 +5,20 @@
 //! ever handed on. Whether a trace is kept is decided by its id alone, so all instances decide alike.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState, TracerProvider};
 use opentelemetry::{Key, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, Sampler, SdkTracerProvider};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, Sampler, SdkTracerProvider, SpanData};
 use ring::digest::{SHA256, digest};
 use tracing::{Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
 /// The target of our spans: they go to the collector, and never into the log.
@@ -74,7 +76,7 @@ impl Traces {
         let is_named = named.is_some_and(|name| !name.as_str().starts_with("unknown_service"));
         let resource = if is_named { resource } else { resource.with_service_name(SERVICE) }.build();
         let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(exporter.build()?)
+            .with_batch_exporter(Telling { exporter: exporter.build()?, failed: AtomicBool::new(false) })
             .with_id_generator(Ids(RandomIdGenerator::default()))
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.share))))
             .with_resource(resource)
@@ -94,7 +96,10 @@ impl Traces {
             .with_threads(false)
             .with_location(false)
             .with_tracked_inactivity(false)
-            .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET))
+            .with_filter(
+                filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET)
+                    .with_max_level_hint(LevelFilter::INFO),
+            )
     }
 
     /// Sends what is left; waits for it up to 3 s.
@@ -102,6 +107,41 @@ impl Traces {
         if let Err(error) = self.0.shutdown_with_timeout(LAST_SPANS) {
             tracing::warn!(error = &error as &dyn std::error::Error, "the last spans did not reach the collector");
         }
+    }
+}
+
+/// Says once that the collector does not take spans, and once that it does again.
+#[derive(Debug)]
+struct Telling {
+    exporter: SpanExporter,
+    failed: AtomicBool,
+}
+
+impl opentelemetry_sdk::trace::SpanExporter for Telling {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let count = batch.len();
+        let exported = self.exporter.export(batch).await;
+        match (&exported, self.failed.swap(exported.is_err(), Ordering::Relaxed)) {
+            (Err(error), false) => {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(error, count, "the collector does not take traces; spans are dropped until it does");
+            }
+            (Ok(()), true) => tracing::info!("the collector takes traces again"),
+            _ => {}
+        }
+        exported
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
     }
 }
 
@@ -220,7 +260,7 @@ pub fn answered(span: &Span, status: u16, request_id: Option<&str>, reason_code:
     }
     if status >= 400 {
         span.record("otel.status_code", "ERROR");
-        span.record("error.type", status);
+        span.record("error.type", status.to_string());
     }
 }
 

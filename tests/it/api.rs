@@ -1,5 +1,7 @@
 //! The internal API: who may use it, what it answers, and what it says about mistakes.
 
+use std::time::Duration;
+
 use amazon_pay_ipn::sandbox::{DeclineCode, Fault, Operation, Outcome};
 use serde_json::json;
 
@@ -132,6 +134,38 @@ async fn the_metrics_count_what_happened() {
         assert!(page.contains(name), "{name} is missing:\n{page}");
     }
     app.run_due().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_metrics_tell_what_is_due_what_amazon_takes_and_what_was_recovered() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.sandbox.script_charge(&permission, Outcome::Decline(DeclineCode::SoftDeclined)).expect("a permission");
+    app.submit("renewal", &permission).await;
+    app.advance(MINUTE);
+    let page = app.get("/metrics").await.body;
+    let gauge = |page: &serde_json::Value, name: &str| {
+        let line = page.as_str().expect("text").lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse::<f64>().ok()).unwrap_or_else(|| panic!("{name} is missing"))
+    };
+    // Other tests of this process write the same gauges; what is ours the store tells.
+    assert!(gauge(&page, "amazon_pay_ipn_due") >= 0.0 && gauge(&page, "amazon_pay_ipn_oldest_due_seconds") >= 0.0);
+    let levels = app.store.levels().await.expect("Redis answers");
+    assert_eq!((levels.due, levels.oldest_due.as_secs()), (1, 60));
+    app.pass(2 * DAY, 6 * HOUR).await;
+    assert_eq!(app.state("renewal").await, "captured");
+    let levels = app.store.levels().await.expect("Redis answers");
+    assert_eq!((levels.due, levels.oldest_due), (0, Duration::ZERO));
+    let page = app.get("/metrics").await.body;
+    for part in [
+        "amazon_pay_ipn_charges_ended_total{end=\"recovered\",reason=\"SoftDeclined\"} ",
+        "amazon_pay_ipn_money_recovered{currency=\"USD\"} ",
+        "amazon_pay_ipn_amazon_seconds_count{operation=\"create_charge\",status=\"2xx\"} ",
+        "amazon_pay_ipn_amazon_seconds_count{operation=\"create_charge\",status=\"4xx\"} ",
+    ] {
+        assert!(page.as_str().expect("text").contains(part), "{part} is missing");
+    }
     app.finish().await;
 }
 
