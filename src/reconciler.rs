@@ -143,7 +143,7 @@ impl Reconciler {
     pub async fn step(&self) -> Result<StepOutcome, StoreError> {
         for permission in self.store.due(CANDIDATES).await? {
             crash_point!(DueListed);
-            if let Claimed::Yes(claim) = self.store.claim(&permission, self.clock.now()).await? {
+            if let Claimed::Yes(claim) = self.store.claim(&permission, &self.clock).await? {
                 crash_point!(Claimed);
                 return self.reconcile(*claim).await;
             }

@@ -15,6 +15,7 @@ use super::record::{Still, corrupt, read, read_hint, read_record, read_time, rea
 use super::script::{CLAIM_PERMISSION, COMMIT_RECONCILIATION, MARK_SEND, RELEASE_LEASE, RENEW_LEASE};
 use super::versions::Texts;
 use super::{Store, StoreError, millis};
+use crate::clock::Clock;
 use crate::model::charge_intent::{ChargeIntent, Number, NumberStatus};
 use crate::model::closing::CloseWish;
 use crate::model::event::{Event, EventType};
@@ -163,12 +164,12 @@ pub enum Committed {
 }
 
 impl Store {
-    /// Takes the lease of a permission that is due. `now` is the worker's time: what is due is due by the clock of Redis, and the claim
-    /// tells the difference.
+    /// Takes the lease of a permission that is due. `clock` is the worker's: what is due is due by the clock of Redis, and the claim tells
+    /// the difference.
     ///
     /// # Errors
     /// When Redis does not answer, or a record cannot be read (the permission is then tried again a lease later).
-    pub async fn claim(&self, permission: &ChargePermissionId, now: Timestamp) -> Result<Claimed, StoreError> {
+    pub async fn claim(&self, permission: &ChargePermissionId, clock: &Clock) -> Result<Claimed, StoreError> {
         let inner = &self.0;
         let keys = [
             inner.keys.marker(),
@@ -186,6 +187,9 @@ impl Store {
             }
             reply => reply?,
         };
+        // After the answer: the worker's time is then never before what was due, and never after the time of Redis, by which what it makes
+        // due at once would be due only later.
+        let now = clock.now();
         match reply.outcome() {
             "claimed" => {}
             "not_due" | "leased" => return Ok(Claimed::No),

@@ -282,7 +282,7 @@ async fn the_mark_sees_everything_that_came_between_the_decision_and_the_send() 
     let app = TestApp::start().await;
     let permission: ChargePermissionId = app.permission().parse().expect("an id");
     app.submit("renewal", permission.as_str()).await;
-    let Claimed::Yes(claim) = app.store.claim(&permission, app.clock.now()).await.expect("Redis answers") else {
+    let Claimed::Yes(claim) = app.store.claim(&permission, &app.clock).await.expect("Redis answers") else {
         panic!("not due")
     };
     let intent = &claim.intents[0];
@@ -335,7 +335,7 @@ async fn a_worker_whose_lease_was_taken_over_can_write_nothing() {
     let app = TestApp::start().await;
     let permission: ChargePermissionId = app.permission().parse().expect("an id");
     app.submit("renewal", permission.as_str()).await;
-    let claim = async || match app.store.claim(&permission, app.clock.now()).await.expect("Redis answers") {
+    let claim = async || match app.store.claim(&permission, &app.clock).await.expect("Redis answers") {
         Claimed::Yes(claim) => claim,
         Claimed::No => panic!("not due"),
     };

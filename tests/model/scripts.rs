@@ -239,7 +239,7 @@ impl Twins {
     }
 
     async fn claim(&mut self, index: usize) -> String {
-        let real = self.store.claim(&permission(), self.clock.now()).await.unwrap();
+        let real = self.store.claim(&permission(), &self.clock).await.unwrap();
         let model = scripts::claim_permission(&mut self.redis, index, &mut self.service);
         let (real, read) = match (real, model) {
             (Claimed::No, None) => return "refused".to_owned(),
