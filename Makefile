@@ -29,7 +29,7 @@ ci: ## All that CI does: lint, test, examples, release build, shared checks
 	$(MAKE) lint
 	$(MAKE) test
 	$(MAKE) examples
-	CARGO_PROFILE_RELEASE_LTO=off $(MAKE) release # what it does, not how fast: minutes less
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 $(MAKE) release # what it does, not how fast: minutes less
 	@for check in ../shared/checks/*; do \
 		if [ -f "$$check" ] && [ -x "$$check" ]; then \
 			echo "$$check"; "$$check" "$${CARGO_TARGET_DIR:-target}/release/amazon-pay-ipn" || exit 1; \
