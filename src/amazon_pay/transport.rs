@@ -11,7 +11,6 @@ use jiff::SignedDuration;
 use jiff::fmt::rfc2822;
 use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, Method, Request, Response, Url};
-
 use tracing::{Instrument, Span};
 
 use super::classify::{NoReply, bounded_retry_after};

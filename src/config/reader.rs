@@ -102,11 +102,12 @@ impl Reader {
         });
         let endpoint = self.given.otel_exporter_otlp_endpoint.clone()?;
         let host = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
-        if host.is_none_or(|host| host.is_empty() || host.contains(char::is_whitespace)) {
+        // A password in it would stand in the errors of the HTTP client, and so in the log; nor is it repeated here.
+        if host.is_none_or(|host| host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '@')) {
             self.mistake(
                 "OTEL_EXPORTER_OTLP_ENDPOINT",
-                // It may hold a password.
-                "expected the address of a collector such as http://127.0.0.1:4318",
+                "expected the address of a collector such as http://127.0.0.1:4318, without a user or password: they go into \
+                 OTEL_EXPORTER_OTLP_HEADERS",
             );
         }
         Some(TraceSettings { endpoint, share: share? })
@@ -567,6 +568,7 @@ mod tests {
         assert_eq!(wrong(|given| given.trace_share = set("1.5")), ["TRACE_SHARE"]);
         let otlp = |text| wrong(move |given| given.otel_exporter_otlp_endpoint = set(text));
         assert_eq!(otlp("127.0.0.1:4318"), ["OTEL_EXPORTER_OTLP_ENDPOINT"]);
+        assert_eq!(otlp("http://user:secret@127.0.0.1:4318"), ["OTEL_EXPORTER_OTLP_ENDPOINT"]);
         assert_eq!(wrong(|given| given.accept_unsafe_durability = set("yes")), ["ACCEPT_UNSAFE_DURABILITY"]);
     }
 

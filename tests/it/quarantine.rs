@@ -56,21 +56,25 @@ async fn a_hint_that_amazon_refused_is_replayed_once_and_asked_for_again() {
     app.finish().await;
 }
 
+/// As an earlier version, which did not understand it, would have left it.
+async fn put_aside(app: &TestApp, body: &str) -> String {
+    let mut redis = app.connection().await;
+    redis::cmd("XADD")
+        .arg(app.store.keys().quarantine())
+        .arg("*")
+        .arg(&["reason", "not understood", "message_id", "older", "topic_arn", app.sandbox.topic_arn()])
+        .arg(&["published_at", "2026-01-30T10:00:00Z", "body", body])
+        .query_async(&mut redis)
+        .await
+        .expect("an entry")
+}
+
 #[tokio::test]
 async fn a_message_that_this_version_understands_is_replayed_and_its_permission_looked_at() {
     let app = TestApp::start().await;
     let permission = app.permission();
     let message = app.notification(&permission);
-    // As an earlier version would have left it.
-    let mut redis = app.connection().await;
-    let id: String = redis::cmd("XADD")
-        .arg(app.store.keys().quarantine())
-        .arg("*")
-        .arg(&["reason", "not understood", "message_id", "older", "topic_arn", app.sandbox.topic_arn()])
-        .arg(&["published_at", "2026-01-30T10:00:00Z", "body", message.body.as_str()])
-        .query_async(&mut redis)
-        .await
-        .expect("an entry");
+    let id = put_aside(&app, &message.body).await;
     assert_eq!(app.get(&format!("/v1/quarantine/{id}")).await.body["body"], json!(message.body));
     let replayed = app.post(&format!("/v1/quarantine/{id}/replay"), &json!({})).await;
     assert_eq!(replayed.status, 202, "{}", replayed.body);
@@ -91,15 +95,7 @@ async fn a_replayed_notification_is_evidence_of_its_own_time_and_releases_no_cha
     app.submit("renewal", &permission).await;
     app.run_due().await;
     assert_eq!(app.state("renewal").await, "parked");
-    let mut redis = app.connection().await;
-    let id: String = redis::cmd("XADD")
-        .arg(app.store.keys().quarantine())
-        .arg("*")
-        .arg(&["reason", "not understood", "message_id", "older", "topic_arn", app.sandbox.topic_arn()])
-        .arg(&["published_at", "2026-01-30T10:00:00Z", "body", message.body.as_str()])
-        .query_async(&mut redis)
-        .await
-        .expect("an entry");
+    let id = put_aside(&app, &message.body).await;
     app.advance(HOUR);
     assert_eq!(app.post(&format!("/v1/quarantine/{id}/replay"), &json!({})).await.status, 202);
     app.run_due().await;
