@@ -41,6 +41,8 @@ use crate::telemetry::metric;
 /// A charge's body is small.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the metrics wait for Redis. Prometheus waits 10 s for all of them unless told otherwise.
+const READING: Duration = Duration::from_secs(4);
 
 /// What the internal API works with.
 #[derive(Debug, Clone)]
@@ -338,33 +340,40 @@ async fn authorize(State(state): State<ApiState>, request: Request, next: Next) 
 }
 
 async fn metrics_page(State(state): State<ApiState>) -> Response {
-    let levels = state.0.store.levels().await;
-    metrics::gauge!(metric::REDIS_UP).set(if levels.is_ok() { 1.0 } else { 0.0 });
-    if let Ok(levels) = levels {
-        let named = [
-            ("events", levels.events),
-            ("journal", levels.journal),
-            ("quarantine", levels.quarantine),
-            ("scheduled", levels.scheduled),
-        ];
-        for (what, level) in named {
-            #[expect(clippy::cast_precision_loss, reason = "a level is far below 2^52")]
-            metrics::gauge!(metric::ENTRIES, "what" => what).set(level as f64);
-        }
-        #[expect(clippy::cast_precision_loss, reason = "as above")]
-        metrics::gauge!(metric::DUE).set(levels.due as f64);
-        metrics::gauge!(metric::OLDEST_DUE_SECONDS).set(levels.oldest_due.as_secs_f64());
+    let mut up = false;
+    // A Redis that hangs must not keep back the word that it does.
+    let _ = tokio::time::timeout(READING, gauge_redis(&state, &mut up)).await;
+    metrics::gauge!(metric::REDIS_UP).set(if up { 1.0 } else { 0.0 });
+    #[expect(clippy::cast_precision_loss, reason = "a count is far below 2^52")]
+    metrics::gauge!(metric::TASKS).set(Handle::current().metrics().num_alive_tasks() as f64);
+    state.0.metrics.run_upkeep();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.0.metrics.render()).into_response()
+}
+
+/// Sets what Redis alone knows; `up` as soon as it has answered. Without an answer the last values stay.
+async fn gauge_redis(state: &ApiState, up: &mut bool) {
+    let store = &state.0.store;
+    let Ok(levels) = store.levels().await else { return };
+    *up = true;
+    let named = [
+        ("events", levels.events),
+        ("journal", levels.journal),
+        ("quarantine", levels.quarantine),
+        ("scheduled", levels.scheduled),
+    ];
+    for (what, level) in named {
+        #[expect(clippy::cast_precision_loss, reason = "a level is far below 2^52")]
+        metrics::gauge!(metric::ENTRIES, "what" => what).set(level as f64);
     }
-    if let Ok(account) = state.0.store.account().await
+    #[expect(clippy::cast_precision_loss, reason = "as above")]
+    metrics::gauge!(metric::DUE).set(levels.due as f64);
+    metrics::gauge!(metric::OLDEST_DUE_SECONDS).set(levels.oldest_due.as_secs_f64());
+    if let Ok(account) = store.account().await
         && let Some(since) = account.since_notification
     {
         metrics::gauge!(metric::SECONDS_SINCE_NOTIFICATION).set(since.as_secs_f64());
     }
-    #[expect(clippy::cast_precision_loss, reason = "a count is far below 2^52")]
-    metrics::gauge!(metric::TASKS).set(Handle::current().metrics().num_alive_tasks() as f64);
-    quota::gauge(&state.0.store).await;
-    state.0.groups.gauge(&state.0.store).await;
-    gauge_durability(&state.0.store, state.0.accepted).await;
-    state.0.metrics.run_upkeep();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.0.metrics.render()).into_response()
+    quota::gauge(store).await;
+    state.0.groups.gauge(store).await;
+    gauge_durability(store, state.0.accepted).await;
 }

@@ -16,6 +16,8 @@ pub(super) const BLOCK_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Whole<'a> {
     pub(super) bytes: Vec<u8>,
+    /// The length that was announced, or 0.
+    expected: usize,
     blocks: Blocks<'a>,
 }
 
@@ -65,7 +67,9 @@ impl Whole<'_> {
             return Err(Unread::NoRoom);
         }
         if length > self.bytes.capacity() {
-            let room = length.next_multiple_of(BLOCK_BYTES);
+            // An IPN announces its length, and a seventh of a block is less to find and to give back than a block.
+            let announced = (length..=BLOCK_BYTES).contains(&self.expected);
+            let room = if announced { self.expected } else { length.next_multiple_of(BLOCK_BYTES) };
             self.bytes.reserve_exact(room.saturating_sub(self.bytes.len()));
         }
         self.bytes.extend_from_slice(data);
@@ -76,25 +80,28 @@ impl Whole<'_> {
 /// Reads a body. What cannot be kept is read to its end and thrown away: closing the connection before that would reset it, and the
 /// sender might not hear the answer. How long it may take is up to the caller.
 pub(super) async fn read(mut body: Body, pool: &Semaphore) -> Result<Whole<'_>, Unread> {
-    if body.size_hint().lower() > MAX_BYTES as u64 {
-        return Err(throw_away(body, Unread::TooLarge).await);
+    let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if expected > MAX_BYTES {
+        pass_over(body).await;
+        return Err(Unread::TooLarge);
     }
-    let mut whole = Whole { bytes: Vec::new(), blocks: Blocks { pool, held: None } };
+    let mut whole = Whole { bytes: Vec::new(), expected, blocks: Blocks { pool, held: None } };
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return Err(Unread::BrokenOff) };
         // The rest is trailers, which nobody asks for.
         let Some(data) = frame.data_ref() else { continue };
         if let Err(unread) = whole.append(data) {
             drop(whole);
-            return Err(throw_away(body, unread).await);
+            pass_over(body).await;
+            return Err(unread);
         }
     }
     Ok(whole)
 }
 
-async fn throw_away(mut body: Body, unread: Unread) -> Unread {
+/// Reads a body to its end and keeps nothing. How long it may take is up to the caller.
+pub(super) async fn pass_over(mut body: Body) {
     while let Some(Ok(_)) = body.frame().await {}
-    unread
 }
 
 #[cfg(test)]
@@ -111,7 +118,12 @@ mod tests {
     async fn a_body_of_one_block_needs_no_room_in_the_pool() {
         let empty = Semaphore::new(0);
         for length in [0, 1, BLOCK_BYTES] {
-            assert_eq!(read(body(length), &empty).await.unwrap().bytes.len(), length);
+            let whole = read(body(length), &empty).await.unwrap();
+            assert_eq!(
+                (whole.bytes.len(), whole.bytes.capacity()),
+                (length, length),
+                "no more memory than was announced"
+            );
         }
         assert_eq!(read(body(BLOCK_BYTES + 1), &empty).await.unwrap_err(), Unread::NoRoom);
     }
@@ -129,7 +141,7 @@ mod tests {
     #[tokio::test]
     async fn blocks_are_taken_as_the_body_grows_and_given_back_when_there_are_too_few() {
         let pool = Semaphore::new(2);
-        let mut whole = Whole { bytes: Vec::new(), blocks: Blocks { pool: &pool, held: None } };
+        let mut whole = Whole { bytes: Vec::new(), expected: 0, blocks: Blocks { pool: &pool, held: None } };
         for (length, left) in [(BLOCK_BYTES, 2), (1, 1), (BLOCK_BYTES, 0)] {
             whole.append(&vec![b'x'; length]).unwrap();
             assert_eq!(pool.available_permits(), left);

@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use metrics::{Counter, Histogram};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tracing::{Instrument, Span, error, info, warn};
@@ -66,6 +67,34 @@ struct Inner {
     places: Semaphore,
     blocks: Semaphore,
     refusals: RefusalLog,
+    meters: Meters,
+}
+
+/// Counters and histograms of what came, found once: to find them by name costs more than to count.
+#[derive(Debug)]
+struct Meters {
+    outcomes: [Counter; Received::ALL.len()],
+    /// By status, in the order of the outcomes.
+    seconds: [Histogram; Received::ALL.len()],
+}
+
+impl Meters {
+    fn new() -> Self {
+        let outcome = |received: Received| metrics::counter!(metric::IPN, "outcome" => received.label());
+        let seconds = |received: Received| {
+            let status = received.status().as_u16().to_string();
+            metrics::histogram!(metric::IPN_SECONDS, "status" => status)
+        };
+        Self { outcomes: Received::ALL.map(outcome), seconds: Received::ALL.map(seconds) }
+    }
+
+    fn note(&self, received: Received, took: Duration) {
+        let each = Received::ALL.iter().zip(self.outcomes.iter().zip(&self.seconds));
+        if let Some((_, (outcome, seconds))) = each.into_iter().find(|(one, _)| **one == received) {
+            outcome.increment(1);
+            seconds.record(took);
+        }
+    }
 }
 
 impl IpnState {
@@ -83,8 +112,8 @@ impl IpnState {
         }
         let places = Semaphore::new(limits.places);
         let blocks = Semaphore::new(limits.shared_bytes / BLOCK_BYTES);
-        let refusals = RefusalLog::new();
-        Self(Arc::new(Inner { verifier, subscriber, store, merchant, limits, places, blocks, refusals }))
+        let (refusals, meters) = (RefusalLog::new(), Meters::new());
+        Self(Arc::new(Inner { verifier, subscriber, store, merchant, limits, places, blocks, refusals, meters }))
     }
 
     /// Fetches the certificates that the last notifications named, before they are needed. A flood of invented addresses then cannot
@@ -179,6 +208,21 @@ enum Received {
 }
 
 impl Received {
+    const ALL: [Self; 12] = [
+        Self::Stored,
+        Self::Duplicate,
+        Self::Test,
+        Self::Quarantined,
+        Self::Subscription,
+        Self::Unsubscription,
+        Self::Malformed,
+        Self::Forbidden,
+        Self::TooLarge,
+        Self::Unread,
+        Self::Overloaded,
+        Self::Unavailable,
+    ];
+
     fn status(self) -> StatusCode {
         match self {
             Self::Stored
@@ -218,14 +262,18 @@ async fn receive(State(state): State<IpnState>, request: Request) -> Response {
     let received = handled.unwrap_or(Received::Unavailable);
     let status = received.status();
     trace::received(&span, status.as_u16(), received.label());
-    metrics::counter!(metric::IPN, "outcome" => received.label()).increment(1);
-    metrics::histogram!(metric::IPN_SECONDS, "status" => status.as_u16().to_string()).record(stopwatch.elapsed());
+    state.0.meters.note(received, stopwatch.elapsed());
     // The reason phrase of the class is all that a sender learns.
     (status, status.canonical_reason().unwrap_or_default()).into_response()
 }
 
 async fn handle(inner: &Inner, request: Request) -> Received {
     let (parts, body) = request.into_parts();
+    // Nothing is kept of a body that will be refused: a refusal must cost little, or under load refusing is all that is done.
+    if inner.places.available_permits() == 0 {
+        let passed = tokio::time::timeout(inner.limits.body_read, ipn_body::pass_over(body)).await;
+        return if passed.is_ok() { Received::Overloaded } else { Received::Unread };
+    }
     let body = match read(inner, body).await {
         Ok(body) => body,
         Err(received) => return received,

@@ -188,6 +188,23 @@ fn verify_that_cannot_be_used_is_wrong_usage() {
 }
 
 #[tokio::test]
+async fn the_metrics_say_that_redis_hangs_instead_of_hanging_with_it() {
+    let world = World::ready().await;
+    let served = Served::start(&world.environment);
+    let page = async || {
+        let answer = world.http.get(format!("http://{}/metrics", served.internal)).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("a body"))
+    };
+    let (status, metrics) = page().await;
+    assert!(status == 200 && metrics.contains("\namazon_pay_ipn_redis_up 1\n"), "{metrics}");
+    // Longer than anybody waits here.
+    let pause = redis::cmd("CLIENT").arg(&["PAUSE", "60000", "ALL"]).to_owned();
+    let () = pause.query_async(&mut world.redis.admin("").await).await.expect("a pause");
+    let (status, metrics) = page().await;
+    assert!(status == 200 && metrics.contains("\namazon_pay_ipn_redis_up 0\n"), "{status} {metrics}");
+}
+
+#[tokio::test]
 async fn what_alarms_watch_is_there_at_zero_before_it_first_happens() {
     let world = World::ready().await;
     let served = Served::start(&world.environment);
