@@ -16,7 +16,7 @@ test: setup ## Every test, with private Redis servers
 	cargo test --locked
 
 # Without default features is what the production image holds; tests stand on the sandbox, so they are not built there.
-lint: ## Formatting, clippy, documentation, contracts, alert rules, dependencies, scripts, Dockerfile, compose file
+lint: ## Formatting, clippy, documentation, contracts, alert rules, dependencies, scripts, Dockerfile, compose file, deploy/
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --lib --bins --no-default-features -- -D warnings
@@ -24,6 +24,7 @@ lint: ## Formatting, clippy, documentation, contracts, alert rules, dependencies
 	@scripts/lint-files
 	@scripts/check-contract
 	@scripts/check-ops
+	@scripts/check-deploy
 
 ci: ## All that CI does: lint, test, examples, release build, shared checks
 	$(MAKE) lint
