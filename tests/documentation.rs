@@ -423,6 +423,166 @@ fn every_command_in_the_documents_is_a_subcommand_with_that_flag() {
 }
 
 #[test]
+fn every_command_of_an_operator_in_the_documents_exists() {
+    // What follows `charges`, `stop` and so on: the variants of the enum in the file of that command.
+    let known = [
+        ("charges", "src/cli/operator/charges.rs", "enum Command {"),
+        ("permissions", "src/cli/operator/permissions.rs", "enum Command {"),
+        ("quarantine", "src/cli/operator/quarantine.rs", "enum Command {"),
+        ("stop", "src/cli/operator/stop.rs", "enum Command {"),
+        ("events", "src/cli/events.rs", "enum EventsCommand {"),
+        ("policy", "src/cli/policy.rs", "enum PolicyCommand {"),
+    ];
+    let mut texts = documents();
+    texts.push(("ops/RUNBOOK.md".to_owned(), read("ops/RUNBOOK.md")));
+    let mut found = 0;
+    for (command, file, start) in known {
+        let source = read(file);
+        let variants = source.split(start).nth(1).and_then(|rest| rest.split("\n}").next()).unwrap_or_default();
+        let variants: Names = variants
+            .lines()
+            .filter_map(|line| {
+                line.strip_prefix("    ").filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()))
+            })
+            .filter_map(|line| line.split(|c: char| !c.is_ascii_alphabetic()).next())
+            .map(str::to_lowercase)
+            .collect();
+        assert!(!variants.is_empty(), "{file}: the commands were not found");
+        for (document, text) in &texts {
+            for word in words_after(&code_of(text), &format!("amazon-pay-ipn {command} ")) {
+                found += 1;
+                assert!(variants.contains(&word), "{document}: `amazon-pay-ipn {command} {word}` is no command");
+            }
+        }
+    }
+    assert!(found > 20, "the commands were not found");
+}
+
+#[test]
+fn every_setting_that_deploy_uses_exists_and_none_that_is_required_is_missing() {
+    let known = names(config::NAMES);
+    let required = [
+        "AMAZON_PAY_REGION",
+        "AMAZON_PAY_PUBLIC_KEY_ID",
+        "AMAZON_PAY_MERCHANT_ID",
+        "AMAZON_PAY_PRIVATE_KEY_FILE",
+        "INTERNAL_API_TOKEN_FILE",
+        "REDIS_URL_FILE",
+        "SNS_TOPIC_ARNS",
+    ];
+    for (file, text) in files("deploy", "") {
+        for name in assigned(&text) {
+            assert!(known.contains(&name), "{file} sets {name}, which is no setting");
+        }
+    }
+    let settings = assigned(&read("deploy/kubernetes/settings.yaml"));
+    for name in required {
+        assert!(settings.contains(name), "deploy/kubernetes/settings.yaml lacks {name}");
+    }
+    // The unit sets the files; the rest is in the file of settings, which docs/OPERATING.md shows.
+    let mut on_a_host = assigned(&read("deploy/systemd/amazon-pay-ipn.service"));
+    on_a_host.extend(assigned(&read("docs/OPERATING.md")));
+    for name in required {
+        assert!(on_a_host.contains(name), "neither the unit nor docs/OPERATING.md sets {name}");
+    }
+}
+
+#[test]
+fn the_manifests_name_ports_and_probes_that_the_service_has() {
+    let routes = |listener: &str| -> Names {
+        let document = read(&format!("docs/api/openapi-{listener}.json"));
+        let document: serde_json::Value = serde_json::from_str(&document).expect("JSON");
+        document["paths"].as_object().expect("paths").keys().cloned().collect()
+    };
+    let deployment = read("deploy/kubernetes/deployment.yaml");
+    // `path:` and `port:` of each probe: they ask the internal listener, and one that asks whether it lives does not ask Redis.
+    let probes = values(&deployment, "path:");
+    assert_eq!(probes, ["/healthz", "/healthz", "/readyz"], "startup, liveness, readiness");
+    for probe in &probes {
+        assert!(routes("internal").contains(*probe), "{probe} is no route of the internal listener");
+    }
+    assert_eq!(values(&deployment, "port:"), ["internal"; 3]);
+
+    let settings = read("deploy/kubernetes/settings.yaml");
+    for (listener, address) in [("public", "LISTEN_ADDR:"), ("internal", "INTERNAL_LISTEN_ADDR:")] {
+        let port = values(&settings, address)[0].rsplit(':').next().unwrap_or_default();
+        let container = format!("- name: {listener}\n              containerPort: {port}\n");
+        assert!(deployment.contains(&container), "the {listener} listener is at {port}");
+        let service = format!("- name: {listener}\n      port: {port}\n      targetPort: {listener}\n");
+        assert!(read("deploy/kubernetes/services.yaml").contains(&service), "the {listener} listener is at {port}");
+        let allowed = format!("        - port: {port}\n");
+        assert!(read("deploy/kubernetes/network-policy.yaml").contains(&allowed), "{port} is not let in");
+    }
+
+    // The internet reaches one path of the public listener, and nothing of the internal one.
+    let ingress = read("deploy/kubernetes/ingress.yaml");
+    assert_eq!(values(&ingress, "- path:"), ["/ipn"]);
+    assert_eq!(values(&ingress, "pathType:"), ["Exact"]);
+    assert_eq!(routes("public"), names(&["/ipn"]));
+    assert!(!ingress.contains("internal"), "the internal listener must not reach the internet");
+    let nginx = read("deploy/nginx/amazon-pay-ipn.conf");
+    let locations: Vec<&str> = nginx.lines().filter_map(|line| line.trim().strip_prefix("location ")).collect();
+    assert_eq!(locations, ["= /ipn {", "/ {"]);
+    assert_eq!(
+        values(&nginx, "server"),
+        ["127.0.0.1:8080;", "{"],
+        "where the service listens unless it is told otherwise"
+    );
+}
+
+#[test]
+fn whoever_stops_the_service_waits_for_its_drain_and_proxies_close_first() {
+    let drain = constant("src/app.rs", "const DRAIN: Duration = Duration::from_");
+    let deployment = read("deploy/kubernetes/deployment.yaml");
+    let number = |text: &str, name: &str| seconds(values(text, name).first().copied().unwrap_or_default());
+    let before = number(&deployment, "seconds:");
+    assert!(before > 0, "time for proxies to hear of it");
+    let waits = [
+        ("deploy/kubernetes/deployment.yaml", number(&deployment, "terminationGracePeriodSeconds:"), before + drain),
+        (
+            "deploy/systemd/amazon-pay-ipn.service",
+            number(&read("deploy/systemd/amazon-pay-ipn.service").replace('=', "= "), "TimeoutStopSec="),
+            drain,
+        ),
+        // The first is that of Redis.
+        ("docker-compose.yml", seconds(values(&read("docker-compose.yml"), "stop_grace_period:")[1]), drain),
+    ];
+    for (file, given, needed) in waits {
+        assert!(given > needed, "{file} gives {given} s, and {needed} are needed");
+    }
+
+    let nginx = read("deploy/nginx/amazon-pay-ipn.conf");
+    let idle = constant("src/http/listener.rs", "header_read: Duration::from_");
+    assert!(number(&nginx, "keepalive_timeout") < idle, "the service closes idle connections after {idle} s");
+    let answer = constant("src/http/public.rs", "answer: Duration::from_");
+    assert!(number(&nginx, "proxy_read_timeout") > answer, "the service may take {answer} s for an answer");
+}
+
+#[test]
+fn nothing_writes_the_marker_by_itself() {
+    let by_hand = ["init-job.yaml", "learn-pod.yaml"];
+    let kustomization = read("deploy/kubernetes/kustomization.yaml");
+    let applied = kustomization.lines().filter_map(|line| line.strip_prefix("  - "));
+    // The resources; an image has fields.
+    let applied: Names = applied.filter(|line| !line.contains(':')).map(str::to_owned).collect();
+    let there: Names = files("deploy/kubernetes", ".yaml")
+        .into_iter()
+        .map(|(file, _)| file.trim_start_matches("deploy/kubernetes/").to_owned())
+        .filter(|file| file != "kustomization.yaml" && !by_hand.contains(&file.as_str()))
+        .collect();
+    assert_same("deploy/kubernetes/kustomization.yaml", &there, &applied);
+    for file in applied {
+        let text = read(&format!("deploy/kubernetes/{file}"));
+        assert!(!text.contains("args: [init"), "deploy/kubernetes/{file} runs init");
+    }
+    for file in ["deploy/systemd/amazon-pay-ipn.service", "docker-compose.yml"] {
+        let text = read(file);
+        let commands = text.lines().filter(|line| !line.starts_with('#'));
+        assert_eq!(commands.filter(|line| line.contains("init ")).count(), 0, "{file} runs init");
+    }
+}
+
+#[test]
 fn every_relative_link_leads_to_a_file_and_a_heading() {
     let mut found = 0;
     for (file, text) in documents() {
@@ -500,6 +660,49 @@ fn the_readers_of_documents_find_what_is_there() {
     assert_eq!(slug("### `amazonpay.charge.held.v1`"), "amazonpaychargeheldv1");
     assert_eq!(slug("## The send protocol"), "the-send-protocol");
     assert_eq!(starred("permission:<an id>:open", '<', '>'), "permission:*:open");
+}
+
+/// Names of settings that a file gives a value: `NAME: value`, `NAME=value`, commented out or not.
+fn assigned(text: &str) -> Names {
+    let is_part = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_';
+    let mut found = Names::new();
+    for line in text.lines() {
+        for (at, _) in line.match_indices([':', '=']) {
+            let before = &line[..at];
+            let length = before.bytes().rev().take_while(is_part).count();
+            let name = &before[at - length..];
+            // `REDIS_URL:` and not `:`, `URL:` or `CapabilityBoundingSet=`.
+            if name.contains('_') && !before[..at - length].ends_with(|c: char| c.is_ascii_alphanumeric()) {
+                found.insert(name.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// What stands behind a name at the head of each line that has it.
+fn values<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let rest = text.lines().filter_map(|line| line.trim_start().strip_prefix(name));
+    rest.filter(|rest| rest.starts_with(' ')).map(str::trim).collect()
+}
+
+/// `80`, `75s`, `60s;`
+fn seconds(text: &str) -> u64 {
+    let digits = text.trim_end_matches(';').trim_end_matches('s');
+    digits.parse().unwrap_or_else(|error| panic!("{text:?} are no seconds: {error}"))
+}
+
+/// The seconds of the first duration in a file that is written like this one: `... Duration::from_secs(75)`.
+fn constant(file: &str, start: &str) -> u64 {
+    let source = read(file);
+    let rest = source.split(start).nth(1).unwrap_or_else(|| panic!("{file} has no `{start}`"));
+    let (unit, rest) = rest.split_once('(').expect("a call");
+    let count: u64 = rest.split(')').next().and_then(|count| count.parse().ok()).expect("a whole number");
+    match unit {
+        "secs" => count,
+        "mins" => count * 60,
+        other => panic!("{file}: {other} is a unit that this test does not know"),
+    }
 }
 
 /// A row of the keyspace table.
