@@ -340,9 +340,8 @@ async fn authorize(State(state): State<ApiState>, request: Request, next: Next) 
 }
 
 async fn metrics_page(State(state): State<ApiState>) -> Response {
-    let mut up = false;
     // A Redis that hangs must not keep back the word that it does.
-    let _ = tokio::time::timeout(READING, gauge_redis(&state, &mut up)).await;
+    let up = tokio::time::timeout(READING, gauge_redis(&state)).await.unwrap_or(false);
     metrics::gauge!(metric::REDIS_UP).set(if up { 1.0 } else { 0.0 });
     #[expect(clippy::cast_precision_loss, reason = "a count is far below 2^52")]
     metrics::gauge!(metric::TASKS).set(Handle::current().metrics().num_alive_tasks() as f64);
@@ -350,11 +349,22 @@ async fn metrics_page(State(state): State<ApiState>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.0.metrics.render()).into_response()
 }
 
-/// Sets what Redis alone knows; `up` as soon as it has answered. Without an answer the last values stay.
-async fn gauge_redis(state: &ApiState, up: &mut bool) {
+/// Sets what Redis alone knows. False: it did not answer, and the last values stay.
+async fn gauge_redis(state: &ApiState) -> bool {
     let store = &state.0.store;
-    let Ok(levels) = store.levels().await else { return };
-    *up = true;
+    // At once: the time is for all of them.
+    let (up, ..) = tokio::join!(
+        gauge_levels(store),
+        gauge_account(store),
+        quota::gauge(store),
+        state.0.groups.gauge(store),
+        gauge_durability(store, state.0.accepted),
+    );
+    up
+}
+
+async fn gauge_levels(store: &Store) -> bool {
+    let Ok(levels) = store.levels().await else { return false };
     let named = [
         ("events", levels.events),
         ("journal", levels.journal),
@@ -368,12 +378,13 @@ async fn gauge_redis(state: &ApiState, up: &mut bool) {
     #[expect(clippy::cast_precision_loss, reason = "as above")]
     metrics::gauge!(metric::DUE).set(levels.due as f64);
     metrics::gauge!(metric::OLDEST_DUE_SECONDS).set(levels.oldest_due.as_secs_f64());
+    true
+}
+
+async fn gauge_account(store: &Store) {
     if let Ok(account) = store.account().await
         && let Some(since) = account.since_notification
     {
         metrics::gauge!(metric::SECONDS_SINCE_NOTIFICATION).set(since.as_secs_f64());
     }
-    quota::gauge(store).await;
-    state.0.groups.gauge(store).await;
-    gauge_durability(store, state.0.accepted).await;
 }

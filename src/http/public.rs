@@ -89,8 +89,8 @@ impl Meters {
     }
 
     fn note(&self, received: Received, took: Duration) {
-        let each = Received::ALL.iter().zip(self.outcomes.iter().zip(&self.seconds));
-        if let Some((_, (outcome, seconds))) = each.into_iter().find(|(one, _)| **one == received) {
+        let place = received as usize;
+        if let (Some(outcome), Some(seconds)) = (self.outcomes.get(place), self.seconds.get(place)) {
             outcome.increment(1);
             seconds.record(took);
         }
@@ -208,6 +208,7 @@ enum Received {
 }
 
 impl Received {
+    /// In the order of their declaration: the meters are found by it.
     const ALL: [Self; 12] = [
         Self::Stored,
         Self::Duplicate,
@@ -432,5 +433,18 @@ fn named(notification: &Notification) -> Named<'_> {
         charge_permission_id: &notification.charge_permission_id,
         notification_type: &notification.notification_type,
         notification_id: &notification.notification_id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_the_place_of_its_meters() {
+        for (place, received) in Received::ALL.into_iter().enumerate() {
+            assert_eq!(received as usize, place, "{received:?}");
+        }
+        assert_eq!(Received::ALL.len(), Received::Unavailable as usize + 1, "the last one that is declared");
     }
 }

@@ -512,7 +512,8 @@ impl World {
     pub async fn deliver(&mut self) {
         for ipn in self.sandbox.notifications() {
             let message = self.sandbox.sign(&ipn, SignatureVersion::V2);
-            self.send(message);
+            // SNS has tried since then, whenever we asked for it.
+            self.post.push(Waiting { message, since: ipn.at });
         }
         for Waiting { message, since } in std::mem::take(&mut self.post) {
             // SNS has given up long before: the service refuses what is older than SNS_MAX_MESSAGE_AGE.

@@ -192,7 +192,10 @@ async fn the_metrics_say_that_redis_hangs_instead_of_hanging_with_it() {
     let world = World::ready().await;
     let served = Served::start(&world.environment);
     let page = async || {
-        let answer = world.http.get(format!("http://{}/metrics", served.internal)).send().await.expect("an answer");
+        // So long does Prometheus wait.
+        let patience = Duration::from_secs(10);
+        let answer = world.http.get(format!("http://{}/metrics", served.internal)).timeout(patience).send().await;
+        let answer = answer.expect("an answer");
         (answer.status().as_u16(), answer.text().await.expect("a body"))
     };
     let (status, metrics) = page().await;
