@@ -384,6 +384,47 @@ fn the_security_model_lists_the_checks_in_order_and_names_tests_that_exist() {
 }
 
 #[test]
+fn what_the_guide_for_contributors_names_exists() {
+    let guide = code_of(&without_comments(&read("CONTRIBUTING.md")));
+    let code: String = files("src", ".rs").into_iter().chain(files("tests", ".rs")).map(|(_, text)| text).collect();
+    let (mut paths, mut functions) = (0, 0);
+    for word in guide.split_whitespace().map(|word| word.trim_end_matches([',', ';', ':', '.'])) {
+        if is_path(word) {
+            paths += 1;
+            assert!(root().join(word).exists(), "CONTRIBUTING.md names {word}, which does not exist");
+        } else if let Some(name) = word.strip_suffix("()").or_else(|| is_sentence(word).then_some(word)) {
+            functions += 1;
+            let exists = [format!("fn {name}("), format!("fn {name}<")].iter().any(|start| code.contains(start));
+            assert!(exists, "CONTRIBUTING.md names the function or test {name}, which does not exist");
+        } else if let Some(name) = word.strip_suffix('!') {
+            assert!(code.contains(&format!("macro_rules! {name} {{")), "CONTRIBUTING.md: {name}! is no macro");
+        } else if is_name(word, is_of_an_identifier) && word.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            assert!(code.contains(word), "CONTRIBUTING.md names {word}, which does not exist");
+        }
+    }
+    assert!(paths > 50 && functions > 50, "the names were not found: {paths} paths, {functions} functions");
+}
+
+/// Whether a word of a document is a path from the root of the repository: it has a folder, or the ending of a file. `/v1` is a route.
+fn is_path(word: &str) -> bool {
+    let endings = [".rs", ".md", ".toml", ".lua", ".json", ".yml", ".yaml", ".example"];
+    is_name(word, |byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
+        && !word.starts_with('/')
+        && (word.contains('/') || endings.iter().any(|ending| word.ends_with(ending)))
+}
+
+/// Whether a word is the name of a test, which is a sentence: four words or more. `what_is_checked_first`, not `mark_send`.
+fn is_sentence(word: &str) -> bool {
+    is_name(word, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && word.split('_').filter(|part| !part.is_empty()).count() >= 4
+        && !word.ends_with('_')
+}
+
+fn is_of_an_identifier(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+#[test]
 fn every_make_target_in_the_documents_exists() {
     let makefile = read("Makefile");
     let mut found = 0;
@@ -668,6 +709,9 @@ fn the_readers_of_documents_find_what_is_there() {
     assert_eq!(code_of("make a `make b`\n```sh\nmake c\n```\nmake d"), "make b\nmake c\n");
     assert_eq!(words_after("x serve --y\nx init", "x "), ["serve", "init"]);
     assert_eq!(without_comments("a<!-- b\nc -->d"), "ad");
+    assert!(["src/app.rs", "src/store", ".ci/run", "Cargo.toml"].iter().all(|word| is_path(word)));
+    assert!(["/v1", "POST", "account.attention", "TMPDIR=/dev/shm"].iter().all(|word| !is_path(word)));
+    assert!(is_sentence("the_sentence_of_a_test") && !is_sentence("mark_send") && !is_sentence("amazon_pay_ipn_a_"));
     assert_eq!(slug("### `amazonpay.charge.held.v1`"), "amazonpaychargeheldv1");
     assert_eq!(slug("## The send protocol"), "the-send-protocol");
     assert_eq!(starred("permission:<an id>:open", '<', '>'), "permission:*:open");
@@ -817,7 +861,8 @@ fn slug(heading: &str) -> String {
 
 /// The documents by path, comments left out.
 fn documents() -> Vec<(String, String)> {
-    let mut documents = ["README.md", "SECURITY.md"].map(|file| (file.to_owned(), read(file))).to_vec();
+    let mut documents =
+        ["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(|file| (file.to_owned(), read(file))).to_vec();
     documents.extend(files("docs", ".md"));
     documents.into_iter().map(|(file, text)| (file, without_comments(&text))).collect()
 }
