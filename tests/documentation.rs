@@ -38,6 +38,10 @@ fn the_example_of_an_env_file_offers_every_setting_and_no_other() {
 #[test]
 fn every_metric_is_in_the_metrics_table_and_no_other() {
     assert_same("docs/METRICS.md", &names(&metric::ALL), &first_cells(&read("docs/METRICS.md")));
+    let code = read("src/telemetry/metric.rs");
+    let declared = code.lines().filter(|line| line.starts_with("pub const ") && line.contains(": &str = \""));
+    let declared = declared.filter_map(|line| line.split('"').nth(1)).map(str::to_owned).collect();
+    assert_same("ALL of src/telemetry/metric.rs", &declared, &names(&metric::ALL));
 }
 
 #[test]
@@ -516,13 +520,14 @@ fn every_setting_that_deploy_uses_exists_and_none_that_is_required_is_missing() 
             assert!(known.contains(&name), "{file} sets {name}, which is no setting");
         }
     }
-    let settings = assigned(&read("deploy/kubernetes/settings.yaml"));
+    let shipped = read("deploy/kubernetes/settings.yaml");
+    let settings = assigned(&shipped);
     for name in required {
         assert!(settings.contains(name), "deploy/kubernetes/settings.yaml lacks {name}");
     }
     // A placeholder that looks like a topic would be taken for one, and what Amazon sends refused for ever.
     for name in ["AMAZON_PAY_REGION", "AMAZON_PAY_PUBLIC_KEY_ID", "AMAZON_PAY_MERCHANT_ID", "SNS_TOPIC_ARNS"] {
-        let given = values(&read("deploy/kubernetes/settings.yaml"), &format!("{name}:"));
+        let given = values(&shipped, &format!("{name}:"));
         assert_eq!(given, ["\"\""], "{name}");
     }
     // The unit sets the files; the rest is in the file of settings, which docs/OPERATING.md shows.

@@ -648,6 +648,7 @@ mod tests {
             given.sns_api_base_url = set("http://127.0.0.1:1");
             given.sns_certificate_base_url = set("http://127.0.0.1:1");
             given.sns_certificate_name = set("x");
+            given.sns_trust_anchors_file = set(concat!(env!("CARGO_MANIFEST_DIR"), "/src/sns/certificate/amazon.pem"));
             given.clock_offset_file = set("/tmp/x");
         });
         let expected = [
@@ -655,6 +656,7 @@ mod tests {
             "SNS_API_BASE_URL",
             "SNS_CERTIFICATE_BASE_URL",
             "SNS_CERTIFICATE_NAME",
+            "SNS_TRUST_ANCHORS_FILE",
             "CLOCK_OFFSET_FILE",
         ];
         assert_eq!(named, expected);

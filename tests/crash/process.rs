@@ -63,6 +63,10 @@ impl Served {
         Self { child, public, internal, log, reader: Some(reader) }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn seen(&mut self) -> Seen {
         if let Some(status) = self.child.try_wait().expect("a status") {
             // Whatever it still said.

@@ -35,6 +35,8 @@ const THAWS_WITHIN: Duration = Duration::from_secs(2);
 /// Moves of the clock after which a kind of work never settles.
 const MAX_MOVES: usize = 150;
 const DAY: Duration = Duration::from_hours(24);
+/// Longer than a reconciliation takes here, and much shorter than a lease.
+const CLAIM_IS_LOST: Duration = Duration::from_secs(20);
 /// SNS repeats for hours, not for weeks. Less than `SNS_MAX_MESSAGE_AGE`.
 const SNS_GIVES_UP: SignedDuration = SignedDuration::from_hours(14 * 24);
 
@@ -98,6 +100,10 @@ pub struct World {
     pub sandbox: Sandbox,
     pub promises: Promises,
     pub struck: bool,
+    /// Its process id.
+    struck_process: u32,
+    /// Redis was killed, perhaps between a claim and its answer; or a second process that was to be struck at the same point died too.
+    claim_may_be_lost: bool,
     /// How often one process reached a point, at most.
     pub reached: BTreeMap<String, u32>,
     folder: TempDir,
@@ -171,6 +177,8 @@ impl World {
             sandbox,
             promises: Promises::default(),
             struck: false,
+            struck_process: 0,
+            claim_may_be_lost: false,
             reached: BTreeMap::new(),
             folder,
             clock_file,
@@ -219,6 +227,9 @@ impl World {
     async fn look_for_the_strike(&mut self) -> bool {
         let how = self.strike.map(|strike| strike.how);
         self.wake_the_overtaken();
+        if self.struck {
+            self.wake_the_spared();
+        }
         if self.struck || how.is_none() {
             return false;
         }
@@ -231,11 +242,14 @@ impl World {
             (other, _) => panic!("the process is {other:?}: {}", self.served.last_words()),
         }
         self.struck = true;
+        let struck = if place == 0 { &self.served } else { &self.others[place - 1] };
+        self.struck_process = struck.id();
+        self.claim_may_be_lost = true;
         if how == Some(How::RedisKilled) {
             let redis = self.own_redis.as_mut().expect("a private Redis");
             redis.kill();
             redis.start_again().expect("Redis starts again");
-            if place == 0 { &self.served } else { &self.others[place - 1] }.signal("CONT");
+            struck.signal("CONT");
             return true;
         }
         self.advance(LEASE_IS_OVER);
@@ -358,6 +372,16 @@ impl World {
         let since = Instant::now();
         while since.elapsed() < THAWS_WITHIN && !self.others.iter().all(done) {
             tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Of two processes that were started to be struck at the same point one is enough: the other goes on at once.
+    fn wake_the_spared(&mut self) {
+        let struck = self.struck_process;
+        for served in std::iter::once(&mut self.served).chain(&mut self.others) {
+            if served.id() != struck && served.seen() == Seen::Frozen {
+                served.signal("CONT");
+            }
         }
     }
 
@@ -593,6 +617,16 @@ impl World {
         patience.pause().await;
     }
 
+    /// Somebody is at work. Unless a claim was lost: then nobody is, until its lease ends.
+    async fn work_goes_on(&mut self, patience: &Patience) {
+        self.pause(patience).await;
+        self.look_for_the_strike().await;
+        if self.claim_may_be_lost && patience.since.elapsed() >= CLAIM_IS_LOST {
+            self.claim_may_be_lost = false;
+            self.advance(LEASE_IS_OVER);
+        }
+    }
+
     fn move_on(&mut self, rest: &Rest) {
         match rest {
             Rest::Until(at) => {
@@ -623,8 +657,7 @@ impl World {
             }
             let rest = self.rest().await;
             if matches!(rest, Rest::Busy) {
-                self.pause(&patience).await;
-                self.look_for_the_strike().await;
+                self.work_goes_on(&patience).await;
                 continue;
             }
             if self.overtaken_have_gone_on().await {
@@ -658,8 +691,7 @@ impl World {
             self.deliver().await;
             match self.rest().await {
                 Rest::Busy => {
-                    self.pause(&patience).await;
-                    self.look_for_the_strike().await;
+                    self.work_goes_on(&patience).await;
                 }
                 Rest::Nothing if !self.thawing => {
                     let mut open = Vec::new();
