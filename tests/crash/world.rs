@@ -228,7 +228,7 @@ impl World {
         let how = self.strike.map(|strike| strike.how);
         self.wake_the_overtaken();
         if self.struck {
-            self.wake_the_spared();
+            self.make_good_a_second_strike().await;
         }
         if self.struck || how.is_none() {
             return false;
@@ -375,12 +375,21 @@ impl World {
         }
     }
 
-    /// Of two processes that were started to be struck at the same point one is enough: the other goes on at once.
-    fn wake_the_spared(&mut self) {
+    /// Of two processes that were started to be struck at the same point one is enough. The other goes on at once, or is replaced.
+    async fn make_good_a_second_strike(&mut self) {
         let struck = self.struck_process;
         for served in std::iter::once(&mut self.served).chain(&mut self.others) {
             if served.id() != struck && served.seen() == Seen::Frozen {
                 served.signal("CONT");
+            }
+        }
+        if self.strike.is_some_and(|strike| strike.how == How::Killed) {
+            let was_killed =
+                |served: &mut Served| matches!(served.seen(), Seen::Ended(status) if Served::was_killed(status));
+            self.others.retain_mut(|other| !was_killed(other));
+            if was_killed(&mut self.served) {
+                self.start_another().await;
+                self.others.pop();
             }
         }
     }
