@@ -158,7 +158,7 @@ fn mark(state: &State, index: usize, draft_index: u8, service: &mut Service, ste
             steps.add(Label { detail: why, ..label("is refused at the mark") }, next);
         }
         MarkedCode::Yes { stored, decided, tainted } => {
-            judge_mark(&mut next, card, slot, new, service);
+            judge_mark(&mut next, worker.decision, card, slot, new, service);
             if rules.mark_repeats || new {
                 next.redis.intents[slot] = stored;
                 next.redis.open[slot] = 0;
@@ -202,7 +202,7 @@ fn marked(key: MarkKey, service: &mut Service) -> MarkedCode {
 }
 
 /// What the outside world knows at the moment of a mark that must have prevented it.
-fn judge_mark(next: &mut State, card: u8, slot: usize, new: bool, service: &Service) {
+fn judge_mark(next: &mut State, decision: u32, card: u8, slot: usize, new: bool, service: &Service) {
     let bit = 1_u8 << slot;
     let seen = &mut next.seen;
     if seen.stopped {
@@ -226,7 +226,14 @@ fn judge_mark(next: &mut State, card: u8, slot: usize, new: bool, service: &Serv
     if seen.declined_card[slot] != 0 && seen.declined_card[slot] == next.amazon.card {
         seen.broken |= RELEASED_BY_ECHO;
     }
+    let drafts = &service.decisions.get(decision).drafts;
     for other in (0..SLOTS).filter(|other| *other != slot && next.redis.intents[*other] != 0) {
+        // A success that the worker has found, and that Amazon has: it is stored with the commit, and until then the hint of it stays.
+        let is_captured = |intent: u32| matches!(service.intent(intent).stage(), Stage::Captured { .. });
+        let found = drafts.iter().any(|draft| usize::from(draft.slot) == other && is_captured(draft.intent));
+        if found && next.amazon.successes(other) == 1 {
+            continue;
+        }
         let other = service.intent(next.redis.intents[other]);
         let young = other.number.first_mark.is_some_and(|mark| class(mark) >= 0);
         if other.number.status == NumberStatus::Unknown && young && !other.stage().is_terminal() {
