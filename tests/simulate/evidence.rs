@@ -2,6 +2,7 @@
 //! was answered. Nothing of the service's code.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 
 use amazon_pay_ipn::sandbox::Ledger;
 use serde_json::Value;
@@ -113,6 +114,8 @@ pub struct Deeds {
     pub changes: BTreeMap<String, i64>,
     /// Whether Amazon's clock and ours ever differed.
     pub skewed: bool,
+    /// The requests of workers that had stood still and went on (`RequestRecord::received`).
+    pub woken: Vec<RangeInclusive<u64>>,
     /// Whether a worker ever stood still, or died, with calls reserved.
     pub interrupted: bool,
     /// Whether something happened that the protocol does not claim to survive.

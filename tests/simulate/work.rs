@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use amazon_pay_ipn::reconciler::StepOutcome;
-use amazon_pay_ipn::sandbox::{Fault, Gate, Operation};
+use amazon_pay_ipn::sandbox::{Fault, Gate, Operation, Sandbox};
 use amazon_pay_ipn::store::StoreError;
 use tokio::task::JoinError;
 
@@ -176,10 +176,14 @@ impl World {
     /// A worker that stands goes on to the end of its step.
     pub async fn let_go(&mut self, nth: usize) {
         let held = self.held.remove(nth);
+        let asked =
+            |sandbox: &Sandbox| sandbox.ledger().requests.iter().map(|request| request.received).max().unwrap_or(0);
+        let before = asked(&self.sandbox);
         held.release();
         let at = held.instance;
         self.say(format!("  instance {at} goes on"));
         let result = held.task.await;
+        self.deeds.woken.push(before + 1..=asked(&self.sandbox));
         self.outcome(at, result);
     }
 
