@@ -1,7 +1,7 @@
 //! One worker at a time: while a request about a permission waits for its answer, nobody else asks Amazon about that permission.
 //!
 //! But a worker that stood still while its lease ran out still has its look when it goes on: nobody can fence what only reads. Its mark and
-//! its commit are refused.
+//! its commit are refused. If it stood between its mark and its send, the send goes out: Amazon refuses a signature that old.
 
 use std::collections::BTreeMap;
 
@@ -23,15 +23,16 @@ pub fn audit(evidence: &Evidence, found: &mut Violations) {
             of_permission.entry(permission).or_default().push(request);
         }
     }
-    let is_late_look = |request: &RequestRecord| {
+    let is_late_and_harmless = |request: &RequestRecord| {
         let looks = matches!(
             request.operation,
             Operation::GetChargePermission | Operation::GetCharge | Operation::GetRefund | Operation::GetDispute
         );
-        looks && evidence.deeds.woken.iter().any(|requests| requests.contains(&request.received))
+        (looks || !request.signature_ok)
+            && evidence.deeds.woken.iter().any(|requests| requests.contains(&request.received))
     };
     for (permission, mut requests) in of_permission {
-        requests.retain(|request| !is_late_look(request));
+        requests.retain(|request| !is_late_and_harmless(request));
         requests.sort_by_key(|request| request.received);
         for (nth, request) in requests.iter().enumerate() {
             let Some(next) = requests.get(nth + 1) else { continue };
