@@ -22,7 +22,7 @@ const PERMISSIONS: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(15);
 const CLOSED_LOOP: usize = 64;
 const OPEN_LOOP: usize = 3000;
-const MEASURE: Duration = Duration::from_secs(60);
+const MEASURE: Duration = Duration::from_mins(1);
 const SAMPLE: Duration = Duration::from_secs(10);
 
 struct Pool {
