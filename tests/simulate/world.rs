@@ -24,7 +24,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::auditor::{Violations, audit, audit_end, double_charges};
+use crate::auditor::{Violations, audit, audit_end, double_charges, read_tag, tag_of};
 use crate::dice::Dice;
 use crate::evidence::{Deeds, Event, Evidence, Place, Rules, place};
 use crate::hold::{Held, Place as HeldAt, Stop};
@@ -415,6 +415,8 @@ impl World {
         if at_the_end {
             found.append(&mut audit_end(&evidence));
         }
+        let testimony = testimony(&evidence, &found);
+        self.log.extend(testimony);
         for violation in found {
             if !self.violations.contains(&violation) {
                 self.violations.push(violation);
@@ -489,4 +491,43 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, profile: &Profile) -> Settin
         traces: None,
         clock_offset_file: None,
     }
+}
+
+/// What was told of the charges that violations name, and what Amazon was asked for them, for whoever reads the report.
+fn testimony(evidence: &Evidence<'_>, violations: &[String]) -> Vec<String> {
+    let named: Vec<&str> = evidence.charges.keys().map(String::as_str).collect();
+    let named = named.into_iter().filter(|id| {
+        violations.iter().any(|found| found.split_whitespace().any(|word| word.trim_end_matches([':', ',']) == *id))
+    });
+    let mut lines: Vec<(i64, String)> = Vec::new();
+    for id in named {
+        let told = evidence.events.iter().filter(|event| event.intent() == Some(id));
+        lines.extend(told.map(|event| (event.ms, format!("told {} {}", event.kind, event.data))));
+        let tagged =
+            evidence.ledger.charges.iter().filter(|charge| tag_of(charge).is_some_and(|(intent, _)| intent == id));
+        let charges: Vec<&str> = tagged.map(|charge| charge.charge_id.as_str()).collect();
+        for request in &evidence.ledger.requests {
+            let tag = request.custom_information.as_deref().and_then(read_tag);
+            let of_it = tag.is_some_and(|(intent, _)| intent == id);
+            if of_it || request.charge.as_deref().is_some_and(|charge| charges.contains(&charge)) {
+                let line = format!(
+                    "asked {:?} {} {:?} of {id}: {} {:?} {:?}, left at {}{}",
+                    request.operation,
+                    request.charge.as_deref().unwrap_or_default(),
+                    tag.map(|(_, number)| number),
+                    request.status,
+                    request.reason_code,
+                    request.state,
+                    request.received_at,
+                    if request.replayed { ", replayed" } else { "" },
+                );
+                lines.push((request.at.as_millisecond(), line));
+            }
+        }
+    }
+    lines.sort();
+    lines
+        .into_iter()
+        .map(|(ms, line)| format!("{} {line}", jiff::Timestamp::from_millisecond(ms).unwrap_or_default()))
+        .collect()
 }

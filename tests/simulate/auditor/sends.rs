@@ -114,7 +114,8 @@ fn each_decline_is_sure(evidence: &Evidence, found: &mut Violations) {
                 let marks = marks.get(&key).map(Vec::as_slice).unwrap_or_default();
                 let (intent, number, reason) = (key.0, key.1, event.text("reasonCode"));
                 let since = marks.windows(2).last().map(|pair| pair[1] - pair[0]);
-                if since.is_some_and(|since| since < evidence.rules.x_ms) {
+                let is_close = since.is_some_and(|since| since < evidence.rules.x_ms);
+                if is_close && !came_back_declined(evidence, intent, number) {
                     found.push(format!(
                         "{reason} of number {number} of {intent} was believed {since:?} ms after an older copy"
                     ));
@@ -138,6 +139,24 @@ fn each_decline_is_sure(evidence: &Evidence, found: &mut Violations) {
             _ => {}
         }
     }
+}
+
+/// Whether a send that left after its charge was seen declined was answered with that very charge: then Amazon repeats the answer of a
+/// key instead of evaluating it anew, and no copy under way can make another charge, however young.
+fn came_back_declined(evidence: &Evidence, intent: &str, number: u64) -> bool {
+    let requests = &evidence.ledger.requests;
+    let of =
+        |request: &RequestRecord| request.custom_information.as_deref().and_then(read_tag) == Some((intent, number));
+    requests.iter().filter(|send| send.operation == Operation::CreateCharge && send.status == 201 && of(send)).any(
+        |send| {
+            requests.iter().any(|look| {
+                look.operation == Operation::GetCharge
+                    && look.charge == send.charge
+                    && look.state.as_deref() == Some("Declined")
+                    && look.at < send.received_at
+            })
+        },
+    )
 }
 
 /// How often Amazon answered a number with ProcessingFailure.
