@@ -488,6 +488,7 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, profile: &Profile) -> Settin
         policies: Policies::from(policy),
         account,
         workers: 1,
+        forward: None,
         traces: None,
         clock_offset_file: None,
     }
@@ -497,7 +498,12 @@ fn settings(redis: &RedisServer, sandbox: &Sandbox, profile: &Profile) -> Settin
 fn testimony(evidence: &Evidence<'_>, violations: &[String]) -> Vec<String> {
     let named: Vec<&str> = evidence.charges.keys().map(String::as_str).collect();
     let named = named.into_iter().filter(|id| {
-        violations.iter().any(|found| found.split_whitespace().any(|word| word.trim_end_matches([':', ',']) == *id))
+        violations.iter().any(|found| {
+            found.split_whitespace().any(|word| {
+                let word = word.trim_matches(|c: char| "(),:".contains(c));
+                word == *id || read_tag(word).is_some_and(|(intent, _)| intent == *id)
+            })
+        })
     });
     let mut lines: Vec<(i64, String)> = Vec::new();
     for id in named {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use amazon_pay_ipn::sandbox::{LedgerCharge, PermissionState};
+use amazon_pay_ipn::sandbox::{LedgerCharge, Operation, PermissionState};
 
 use super::{Violations, events_of, is_success, tag_of};
 use crate::evidence::Evidence;
@@ -181,7 +181,14 @@ fn told_of(evidence: &Evidence, charge: &str) -> bool {
 fn successes_are_told(evidence: &Evidence, found: &mut Violations) {
     let captured = evidence.ledger.charges.iter().filter(|charge| charge.state.as_str() == "Captured");
     for charge in captured {
-        let made = charge.created_at.as_millisecond();
+        // What was notified of it while it was pending is no notification of its capture.
+        let pending = evidence.ledger.requests.iter().filter(|look| {
+            look.operation == Operation::GetCharge
+                && look.charge.as_deref() == Some(&charge.charge_id)
+                && look.state.as_deref().is_some_and(|state| state != "Captured")
+        });
+        let seen = pending.map(|look| look.at).max().unwrap_or(charge.created_at);
+        let made = seen.max(charge.created_at).as_millisecond();
         let heard = |(object, at): &(String, i64)| *object == charge.charge_id && *at >= made;
         let heard = evidence.deeds.accepted.values().any(heard);
         if heard && !told_of(evidence, &charge.charge_id) {
