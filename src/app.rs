@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use crate::amazon_pay::AmazonPay;
 use crate::clock::Clock;
 use crate::config::{LearnSettings, Settings};
+use crate::forwarder::Forwarder;
 use crate::http::internal::{self, ApiState};
 use crate::http::learning::{self, Learning};
 use crate::http::listener::{self, Limits};
@@ -47,6 +48,7 @@ pub struct App {
     amazon: Arc<AmazonPay>,
     noticed: Noticed,
     reconciler: Reconciler,
+    forwarder: Option<Forwarder>,
     shutdown: CancellationToken,
     public_limits: Limits,
     request_limits: RequestLimits,
@@ -83,6 +85,14 @@ impl App {
         let environment = settings.account.environment;
         let reconciler =
             Reconciler::new(store.clone(), amazon.clone(), policies, environment, clock.clone(), shutdown.clone());
+        let forwarder = match settings.forward.clone() {
+            Some(forward) => {
+                let forwarder = Forwarder::new(forward, store.clone(), shutdown.clone())?;
+                forwarder.begin().await?;
+                Some(forwarder)
+            }
+            None => None,
+        };
         let public = bind(settings.listen_addr).await?;
         let internal = bind(settings.internal_listen_addr).await?;
         Ok(Self {
@@ -95,6 +105,7 @@ impl App {
             amazon,
             noticed,
             reconciler,
+            forwarder,
             shutdown,
             public_limits: Limits::PUBLIC,
             request_limits: RequestLimits::PUBLIC,
@@ -127,6 +138,12 @@ impl App {
     #[must_use]
     pub fn reconciler(&self) -> Reconciler {
         self.reconciler.clone()
+    }
+
+    /// The forwarder, for tests that step by hand.
+    #[must_use]
+    pub fn forwarder(&self) -> Option<Forwarder> {
+        self.forwarder.clone()
     }
 
     /// The store, for tests that look.
@@ -163,6 +180,7 @@ impl App {
             amazon,
             noticed,
             reconciler,
+            forwarder,
             shutdown,
             public_limits,
             request_limits,
@@ -204,6 +222,11 @@ impl App {
         for _ in 0..workers {
             let reconciler = reconciler.clone();
             tasks.spawn(vital(shutdown.clone(), async move { reconciler.run().await }));
+        }
+        if workers > 0
+            && let Some(forwarder) = forwarder
+        {
+            tasks.spawn(vital(shutdown.clone(), async move { forwarder.run().await }));
         }
         tasks.spawn(vital(shutdown.clone(), keep_house(store, shutdown.clone())));
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(fold_samples(metrics)));

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "sandbox")]
 pub mod crash_at;
+mod onward;
 pub mod policy_file;
 mod reader;
 mod redis;
@@ -18,6 +19,7 @@ use secrecy::SecretString;
 
 use crate::amazon_pay::ClientSettings;
 use crate::clock::Clock;
+use crate::forwarder::ForwardSettings;
 use crate::model::ids::{Account, Region};
 use crate::recovery::policies::Policies;
 use crate::sns::SnsSettings;
@@ -110,6 +112,12 @@ settings! {
     dedupe_ttl = "DEDUPE_TTL", "dedupe-ttl";
     /// How long the journal of notifications is kept [default: 30d]
     journal_retention = "JOURNAL_RETENTION", "journal-retention";
+    /// An older handler that is sent every accepted notification as Amazon signed it, for example https://shop.example/ipn [default: none]
+    forward_url = "FORWARD_URL", "forward-url";
+    /// How long that handler may take for an answer, at most 30s [default: 15s, as SNS gives it]
+    forward_timeout = "FORWARD_TIMEOUT", "forward-timeout";
+    /// How long a notification is tried again that it does not take; shorter than JOURNAL_RETENTION [default: 3d]
+    forward_give_up = "FORWARD_GIVE_UP", "forward-give-up";
     /// How long events are kept [default: 30d]
     event_retention = "EVENT_RETENTION", "event-retention";
     /// How long events are kept for a consumer group that has not acknowledged them [default: 60d, or EVENT_RETENTION if that is longer]
@@ -183,6 +191,8 @@ pub struct Settings {
     pub policies: Policies,
     /// Reconciliations at a time.
     pub workers: usize,
+    /// Where notifications are forwarded to; `None`: nowhere.
+    pub forward: Option<ForwardSettings>,
     /// Where traces go; `None`: nowhere.
     pub traces: Option<TraceSettings>,
     /// Moves this process ahead of time; never in a live environment.

@@ -7,7 +7,7 @@
 //! [`reconciler`] claims a due permission, looks at it at Amazon ([`amazon_pay`]), decides ([`recovery`], pure), sends at most one charge and
 //! commits state and events together ([`store::reconciliations`]).
 //!
-//! Before and beside it [`preflight`] says what is set wrongly, what that means and how to mend it.
+//! Beside it the [`forwarder`] hands what was authenticated on to an older handler, if there is one. Before and beside it [`preflight`] says what is set wrongly, what that means and how to mend it.
 //!
 //! Around it: [`model`] is the vocabulary, [`config`] every setting, [`app`] puts the parts together, [`cli`] is the command line,
 //! [`clock`] and [`telemetry`] are what their names say, and `sandbox` is a faithful local Amazon Pay for demo and tests.
@@ -34,6 +34,8 @@ pub mod recovery;
 pub mod amazon_pay;
 
 pub mod preflight;
+
+pub mod forwarder;
 
 pub mod app;
 pub mod cli;

@@ -27,9 +27,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("amazon_pay", &["model", "clock", "telemetry"]),
     ("store", &["model", "clock", "telemetry"]),
     ("reconciler", &["store", "amazon_pay", "recovery", "model", "clock", "telemetry"]),
+    ("forwarder", &["store", "telemetry"]),
     ("http", &["store", "sns", "ipn", "model", "clock", "telemetry", "recovery", "preflight"]),
     ("sandbox", &["clock", "model"]),
-    ("config", &["sns", "amazon_pay", "store", "recovery", "model", "clock", "telemetry", "crash"]),
+    ("config", &["sns", "amazon_pay", "store", "forwarder", "recovery", "model", "clock", "telemetry", "crash"]),
     (
         "app",
         &[
@@ -43,6 +44,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "amazon_pay",
             "store",
             "reconciler",
+            "forwarder",
             "http",
             "config",
         ],
@@ -77,7 +79,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper_util", &["http/listener"]),
     ("rlimit", &["http/listener"]),
     ("rustix", &["crash"]),
-    ("reqwest", &["amazon_pay", "sns/certificate", "telemetry/trace", "sandbox", "cli"]),
+    ("reqwest", &["amazon_pay", "sns/certificate", "forwarder", "telemetry/trace", "sandbox", "cli"]),
     ("aws_sdk_sns", &["sns/subscription"]),
     ("opentelemetry", &["telemetry/trace"]),
     ("opentelemetry_otlp", &["telemetry/trace"]),

@@ -17,7 +17,6 @@ use crate::recovery::policies::Policies;
 use crate::recovery::policy::Policy;
 use crate::sns::{SnsSettings, TopicArn};
 use crate::store::{Bounds, LEASE_MARGIN, StoreSettings};
-use crate::telemetry::trace::TraceSettings;
 
 /// A day.
 const DAY: Duration = Duration::from_hours(24);
@@ -60,6 +59,7 @@ impl Reader {
         let region = account.as_ref().map(|account| account.region);
         let policies = self.policies(region, store.as_ref().map(|store| store.confirmation_delay));
         self.check_log_format();
+        let forward = self.forward(store.as_ref());
         let traces = self.traces();
         self.refuse_sandbox_settings_in_live(account.as_ref());
         self.check_times(account.as_ref(), store.as_ref(), sns.as_ref(), timeout);
@@ -81,6 +81,7 @@ impl Reader {
             accept_unsafe_durability: accept_unsafe_durability?,
             sns: sns?,
             workers: workers?,
+            forward,
             traces,
             clock_offset_file: self.given.clock_offset_file.clone().map(PathBuf::from),
         })
@@ -88,29 +89,6 @@ impl Reader {
 
     pub(super) fn mistake(&mut self, name: &'static str, message: impl Into<String>) {
         self.mistakes.push(Mistake { name, message: message.into() });
-    }
-
-    /// `None` also where it is wrong: then a mistake was noted.
-    fn traces(&mut self) -> Option<TraceSettings> {
-        let share = self.given.trace_share.clone();
-        let share = share.map_or(Some(1.0), |text| {
-            let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
-            if share.is_none() {
-                self.mistake("TRACE_SHARE", format!("expected a number from 0 to 1, got {text:?}"));
-            }
-            share
-        });
-        let endpoint = self.given.otel_exporter_otlp_endpoint.clone()?;
-        let host = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
-        // A password in it would stand in the errors of the HTTP client, and so in the log; nor is it repeated here.
-        if host.is_none_or(|host| host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '@')) {
-            self.mistake(
-                "OTEL_EXPORTER_OTLP_ENDPOINT",
-                "expected the address of a collector such as http://127.0.0.1:4318, without a user or password: they go into \
-                 OTEL_EXPORTER_OTLP_HEADERS",
-            );
-        }
-        Some(TraceSettings { endpoint, share: share? })
     }
 
     fn required(&mut self, name: &'static str, value: Option<String>, expected: &str) -> Option<String> {
@@ -570,6 +548,17 @@ mod tests {
         assert_eq!(otlp("127.0.0.1:4318"), ["OTEL_EXPORTER_OTLP_ENDPOINT"]);
         assert_eq!(otlp("http://user:secret@127.0.0.1:4318"), ["OTEL_EXPORTER_OTLP_ENDPOINT"]);
         assert_eq!(wrong(|given| given.accept_unsafe_durability = set("yes")), ["ACCEPT_UNSAFE_DURABILITY"]);
+        let forward = |text| wrong(move |given| given.forward_url = set(text));
+        assert_eq!(forward("https://shop.example/ipn?key=1"), Vec::<&str>::new());
+        for text in ["shop.example/ipn", "https://", "ftp://shop.example", "https://user:secret@shop.example/ipn"] {
+            assert_eq!(forward(text), ["FORWARD_URL"], "{text}");
+        }
+        assert_eq!(wrong(|given| given.forward_timeout = set("31s")), ["FORWARD_TIMEOUT"]);
+        let give_up = |text| {
+            wrong(move |given| (given.forward_url, given.forward_give_up) = (set("https://shop.example"), set(text)))
+        };
+        assert_eq!(give_up("29d"), Vec::<&str>::new());
+        assert_eq!(give_up("30d"), ["FORWARD_GIVE_UP"]);
     }
 
     #[test]

@@ -222,29 +222,61 @@ pub(super) async fn submit(
     let submitted = inner.store.submit_charge(&submission, &Plan { intent, due, events: &draft.events }).await?;
     crash_point!(SubmitAfter);
     info!(intent = %id, permission = %submission.request.charge_permission_id, ?submitted, "charge submitted");
-    let status = match submitted {
-        Submitted::Accepted | Submitted::Held | Submitted::Resumed => StatusCode::ACCEPTED,
-        Submitted::Same => StatusCode::OK,
-        Submitted::Conflict => {
-            return Err(Problem::Conflict(format!(
-                "the id {id} was used with another body; an id names one charge for ever"
-            )));
-        }
-        Submitted::Contradicted => {
-            return Err(Problem::Conflict(
-                "numbers beyond the declared one were used: give the number of the last charge.attempted, or neither"
-                    .to_owned(),
-            ));
-        }
-        Submitted::Closing => {
-            return Err(Problem::Conflict("the closing of this charge permission was asked for".to_owned()));
-        }
-        Submitted::TooMany => {
-            return Err(Problem::Conflict("this charge permission has too many open charges".to_owned()));
-        }
-    };
+    let status = if known(&id, submitted)? { StatusCode::OK } else { StatusCode::ACCEPTED };
     let resource = resource(&state, &id).await?;
     Ok((status, Json(resource)).into_response())
+}
+
+/// Whether a charge was submitted before, or why it is not taken.
+fn known(id: &IntentId, submitted: Submitted) -> Result<bool, Problem> {
+    let refused = match submitted {
+        Submitted::Accepted | Submitted::Held | Submitted::Resumed => return Ok(false),
+        Submitted::Same => return Ok(true),
+        Submitted::Conflict => format!("the id {id} was used with another body; an id names one charge for ever"),
+        Submitted::Contradicted => {
+            "numbers beyond the declared one were used: give the number of the last charge.attempted, or neither"
+                .to_owned()
+        }
+        Submitted::Closing => "the closing of this charge permission was asked for".to_owned(),
+        Submitted::TooMany => "this charge permission has too many open charges".to_owned(),
+    };
+    Err(Problem::Conflict(refused))
+}
+
+/// What a submission would come to.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ChargeCheck")]
+pub(super) struct CheckResource {
+    /// Whether it was submitted before, with the same body: then submitting it changes nothing.
+    known: bool,
+    /// Whether it would be held for a person, because data were lost.
+    held: bool,
+    /// Whether the charge permission is known to be closed: then it would be given up at the first look.
+    permission_closed: bool,
+    /// As it is if it is known, else as it would be.
+    charge: ChargeResource,
+}
+
+/// `POST /v1/charge-checks`: everything that `POST /v1/charges` checks, and nothing is stored.
+pub(super) async fn check(
+    State(state): State<ApiState>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let inner = &state.0;
+    let body = body.map_err(Problem::Unreadable)?;
+    let now = inner.clock.now();
+    let submission = charge_body::read(&body, &inner.account, &inner.policies, now).map_err(Problem::Invalid)?;
+    let draft = plan(&submission, &inner.policies, now)?;
+    let prospect = inner.store.prospect(&submission).await?;
+    let known = known(&submission.id, prospect.submitted)?;
+    let charge = if known {
+        resource(&state, &submission.id).await?
+    } else {
+        ChargeResource::new(&draft.intent, inner.policies.of(&draft.intent))
+    };
+    let held = prospect.submitted == Submitted::Held;
+    Ok(Json(CheckResource { known, held, permission_closed: prospect.closed, charge }).into_response())
 }
 
 /// The first plan: decided here, stored with the submission.

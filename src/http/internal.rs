@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::capture::CaptureBody;
 use super::charge_list::{ChargePage, Wanted};
 use super::charge_permissions::{CloseBody, PermissionResource, ReconcileBody};
-use super::charges::ChargeResource;
+use super::charges::{ChargeResource, CheckResource};
 use super::event_groups::GroupGauges;
 use super::openapi::{self, Operation, Route};
 use super::problem::Problem;
@@ -112,6 +112,20 @@ fn api() -> Vec<Route<ApiState>> {
                     409,
                     "The id was used with another body, the permission is being closed, or has too many open charges",
                 ),
+        ),
+        // Not below `/charges`, where it would be an id; and not a parameter, which misspelt would charge.
+        Route::post(
+            "/charge-checks",
+            charges::check,
+            body(
+                Operation::new("checkCharge", "What submitting a charge would come to; nothing is stored")
+                    .takes::<charge_body::Body>(),
+            )
+            .answers::<CheckResource>(200, "It would be taken, or was taken before")
+            .refuses(
+                409,
+                "The id was used with another body, the permission is being closed, or has too many open charges",
+            ),
         ),
         Route::get(
             "/charges",
@@ -370,6 +384,7 @@ async fn gauge_levels(store: &Store) -> bool {
         ("journal", levels.journal),
         ("quarantine", levels.quarantine),
         ("scheduled", levels.scheduled),
+        ("forward", levels.forward),
     ];
     for (what, level) in named {
         #[expect(clippy::cast_precision_loss, reason = "a level is far below 2^52")]

@@ -194,6 +194,13 @@ impl Money {
         self.currency
     }
 
+    /// Both together; `None` when the currencies differ, or the sum is too large.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Option<Self> {
+        let amount = self.amount.checked_add(other.amount).filter(|_| self.currency == other.currency)?;
+        Some(Self { amount, currency: self.currency })
+    }
+
     /// Whether this is more than `other`; `false` when the currencies differ, because then nothing can be said.
     #[must_use]
     pub fn exceeds(&self, other: &Self) -> bool {

@@ -77,6 +77,15 @@ pub enum Submitted {
     Closing,
 }
 
+/// What a submission would meet, as far as is known now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prospect {
+    /// What would become of it.
+    pub submitted: Submitted,
+    /// Whether its permission is known to be closed: then it would be given up at the first look.
+    pub closed: bool,
+}
+
 /// What became of a cancellation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Canceled {
@@ -94,6 +103,33 @@ pub enum Canceled {
 const CANCEL_TRIES: usize = 5;
 
 impl Store {
+    /// What would become of a submission, without any effect. Right as of now: another may come before it.
+    ///
+    /// # Errors
+    /// When Redis does not answer, or has no marker.
+    pub async fn prospect(&self, submission: &Submission) -> Result<Prospect, StoreError> {
+        let inner = &self.0;
+        let permission = &submission.request.charge_permission_id;
+        let recovering = self.account().await?.recovering;
+        let request = request_text(&submission.request, submission.policy.as_ref(), submission.handed_over.as_ref());
+        let (known, closing, closed, open): (Option<String>, bool, Option<String>, usize) = redis::pipe()
+            .hget(inner.keys.intent(&submission.id), "digest")
+            .hexists(inner.keys.permission(permission), "close_at")
+            .hget(inner.keys.permission(permission), "closed")
+            .zcard(inner.keys.open(permission))
+            .query_async(&mut inner.connection.handle())
+            .await?;
+        let submitted = match known {
+            Some(known) if known == digest(submission, &request) => Submitted::Same,
+            Some(_) => Submitted::Conflict,
+            None if closing => Submitted::Closing,
+            None if open >= inner.settings.bounds.open_per_permission => Submitted::TooMany,
+            None if recovering && submission.declared == Declared::Nothing => Submitted::Held,
+            None => Submitted::Accepted,
+        };
+        Ok(Prospect { submitted, closed: closed.as_deref() == Some("1") })
+    }
+
     /// Accepts a charge intent.
     ///
     /// # Errors

@@ -18,6 +18,8 @@ pub struct Levels {
     pub journal: usize,
     /// Entries kept aside.
     pub quarantine: usize,
+    /// Messages that were tried and that the handler at `FORWARD_URL` has not taken.
+    pub forward: usize,
     /// Permissions with a next time.
     pub scheduled: usize,
     /// Those whose time has come, and those who have tokens and wait for a worker.
@@ -52,19 +54,21 @@ impl Store {
     pub async fn levels(&self) -> Result<Levels, StoreError> {
         let keys = &self.0.keys;
         let now = self.redis_now().await?.as_millisecond();
-        let (events, journal, quarantine, scheduled, due, first): (_, _, _, _, _, Vec<(String, f64)>) = redis::pipe()
-            .xlen(keys.events())
-            .xlen(keys.journal())
-            .xlen(keys.quarantine())
-            .zcard(keys.schedule())
-            .zcount(keys.schedule(), "-inf", now)
-            .zrangebyscore_limit_withscores(keys.schedule(), TIMES_FROM_MS, now, 0, 1)
-            .query_async(&mut self.0.connection.handle())
-            .await?;
+        let (events, journal, quarantine, forward, scheduled, due, first): (_, _, _, _, _, _, Vec<(String, f64)>) =
+            redis::pipe()
+                .xlen(keys.events())
+                .xlen(keys.journal())
+                .xlen(keys.quarantine())
+                .zcard(keys.forward())
+                .zcard(keys.schedule())
+                .zcount(keys.schedule(), "-inf", now)
+                .zrangebyscore_limit_withscores(keys.schedule(), TIMES_FROM_MS, now, 0, 1)
+                .query_async(&mut self.0.connection.handle())
+                .await?;
         // Milliseconds since 1970, exact in a double.
         #[expect(clippy::cast_possible_truncation, reason = "a score is a time in milliseconds")]
         let since = first.first().map_or(0, |(_, score)| now.saturating_sub(*score as i64));
         let oldest_due = Duration::from_millis(u64::try_from(since).unwrap_or(0));
-        Ok(Levels { events, journal, quarantine, scheduled, due, oldest_due })
+        Ok(Levels { events, journal, quarantine, forward, scheduled, due, oldest_due })
     }
 }

@@ -67,6 +67,12 @@ impl Keys {
         self.of("journal")
     }
 
+    /// Sorted set: messages that were tried and that the handler at `FORWARD_URL` has not taken, by when they are due (ms).
+    #[must_use]
+    pub fn forward(&self) -> String {
+        self.of("forward")
+    }
+
     /// Sorted set: permissions that the stop switch holds back, since when (ms).
     #[must_use]
     pub fn held_back(&self) -> String {

@@ -8,6 +8,7 @@
 //! - [`quota`]: what is due and may go on; the calls that a reconciliation may make; the fault of the account.
 //! - [`quarantine`]: what was kept aside for a person: look, replay, drop.
 //! - [`consumers`]: read the events as a consumer group. [`events`]: without one. [`groups`]: how far each has come; what may be trimmed.
+//! - [`forwards`]: what the handler at `FORWARD_URL` has not taken yet.
 //! - [`account`]: the marker, the stop switch, recovery after a loss, readiness.
 //! - `versions`: what a later version of the service wrote is left alone; unknown fields are kept.
 //! - `server`: what the server says about itself.
@@ -26,6 +27,7 @@ mod connection;
 pub mod consumers;
 pub mod events;
 mod failure;
+pub mod forwards;
 pub mod groups;
 pub mod housekeeping;
 pub mod keys;

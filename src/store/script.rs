@@ -50,6 +50,8 @@ scripts! {
     LIST_INTENT = "list_intent";
     TRIM_LISTS = "trim_lists";
     TRIM_EVENTS = "trim_events";
+    TAKE_FORWARDS = "take_forwards";
+    GIVE_UP_FORWARD = "give_up_forward";
     LIST_DUE = "list_due";
     RESERVE_QUOTA = "reserve_quota";
     NOTE_THROTTLED = "note_throttled";
@@ -91,6 +93,11 @@ impl Reply {
             Some(Value::SimpleString(text)) => text,
             _ => "",
         }
+    }
+
+    /// How many elements there are.
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
     }
 
     /// The element at `index`, as the type asked for.

@@ -44,8 +44,10 @@ pub const QUOTA_TOKENS: &str = "amazon_pay_ipn_quota_tokens";
 pub const ACCOUNT_FAULT: &str = "amazon_pay_ipn_account_fault";
 /// Histogram: one Redis script, by `script`.
 pub const REDIS_SCRIPT_SECONDS: &str = "amazon_pay_ipn_redis_script_seconds";
-/// Gauge: entries of the streams and the schedule, by `what`: events, journal, quarantine, scheduled.
+/// Gauge: entries of the streams and the schedule, by `what`: events, journal, quarantine, scheduled, forward.
 pub const ENTRIES: &str = "amazon_pay_ipn_entries";
+/// Counter: notifications sent on to `FORWARD_URL`, by `outcome`: taken, failed (and put off), `given_up`, refused, dropped.
+pub const FORWARDS: &str = "amazon_pay_ipn_forwards_total";
 /// Gauge: 1 while Redis answers, 0 while it does not: then what is read from it is as of before.
 pub const REDIS_UP: &str = "amazon_pay_ipn_redis_up";
 /// Gauge: permissions whose time has come and that nobody has taken up yet.
@@ -78,7 +80,8 @@ pub const BUILD_INFO: &str = "amazon_pay_ipn_build_info";
 pub const START_TIME_SECONDS: &str = "amazon_pay_ipn_start_time_seconds";
 
 /// All of them.
-pub const ALL: [&str; 35] = [
+pub const ALL: [&str; 36] = [
+    FORWARDS,
     REDIS_UP,
     AMAZON_SECONDS,
     CHARGES_ENDED,

@@ -14,6 +14,7 @@ mod demo_story;
 mod events;
 mod examples;
 mod field;
+mod forward;
 mod framing;
 mod handover;
 mod interplay;

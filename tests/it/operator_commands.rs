@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::process::{program, text};
-use crate::support::{TOKEN, TestApp};
+use crate::support::{DAY, HOUR, TOKEN, TestApp};
 
 struct Desk {
     app: TestApp,
@@ -177,5 +177,80 @@ async fn shells_are_given_completions() {
         let said = desk.good(&["completions", shell]).await;
         assert!(said.out.contains("quarantine") && said.out.contains("amazon-pay-ipn"), "{shell}");
     }
+    desk.app.finish().await;
+}
+
+/// A charge that Amazon declined elsewhere, as a line of a file.
+fn declined(id: &str, permission: &str, reason: &str, at: &str) -> String {
+    let mut line = TestApp::body(id, permission);
+    line["declined"] = json!({ "reasonCode": reason, "at": at, "attempts": 1 });
+    line.to_string()
+}
+
+#[tokio::test]
+async fn declined_charges_are_imported_from_a_file_once_after_everything_was_checked() {
+    let desk = Desk::start().await;
+    let (soft, hard) = (desk.app.permission(), desk.app.permission());
+    let yesterday = (desk.app.clock.now() - DAY).to_string();
+    let write = |lines: &[String]| {
+        std::fs::write(desk.folder.path().join("open.jsonl"), lines.join("\n")).expect("a file");
+    };
+    let good =
+        [declined("old-1", &soft, "SoftDeclined", &yesterday), declined("old-2", &hard, "HardDeclined", &yesterday)];
+    // One wrong line, and nothing is imported.
+    let mut bad = good.to_vec();
+    bad.push(declined("old-3", &hard, "AmazonRejected", &yesterday));
+    bad.push(TestApp::body("fresh-1", &soft).to_string());
+    write(&bad);
+    let refused = desk.run(&["charges", "import", "open.jsonl", "--yes"]).await;
+    assert_eq!(refused.code, Some(1), "{}", refused.out);
+    for part in ["old-3", "only a new checkout", "fresh-1", "declined is missing", "2 new (28.00 USD), 2 wrong"] {
+        assert!(refused.out.contains(part), "{part}: {}", refused.out);
+    }
+    assert!(refused.complaints.contains("nothing was imported"), "{}", refused.complaints);
+
+    write(&good);
+    let tried = desk.good(&["charges", "import", "open.jsonl", "--dry-run"]).await;
+    assert!(tried.out.contains("2 charges: 2 new (28.00 USD)") && tried.out.contains("parked"), "{}", tried.out);
+    let list = desk.good(&["charges", "list", "--json"]).await.json();
+    assert_eq!(list, json!({ "charges": [], "more": false }));
+    let nobody = desk.run(&["charges", "import", "open.jsonl"]).await;
+    assert_eq!((nobody.code, nobody.complaints.contains("--yes")), (Some(2), true), "{}", nobody.complaints);
+
+    let done = desk.good(&["charges", "import", "open.jsonl", "--yes", "--json"]).await;
+    let fates: Vec<Value> = done.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let told = |line: &Value| (line["id"].clone(), line["fate"].clone(), line["charge"]["state"].clone());
+    assert_eq!(
+        fates.iter().map(told).collect::<Vec<_>>(),
+        [(json!("old-1"), json!("imported"), json!("scheduled")), (json!("old-2"), json!("imported"), json!("parked")),]
+    );
+    let again = desk.good(&["charges", "import", "open.jsonl", "--yes"]).await;
+    assert!(again.out.contains("2 charges: 2 known (28.00 USD)"), "{}", again.out);
+    // The same id for another amount is somebody else's charge.
+    write(&[good[0].replace("14.00", "15.00")]);
+    let other = desk.run(&["charges", "import", "open.jsonl", "--dry-run"]).await;
+    assert_eq!((other.code, other.out.contains("used with another body")), (Some(1), true), "{}", other.out);
+
+    desk.app.pass(3 * DAY, HOUR).await;
+    assert_eq!(desk.app.state("old-1").await, "captured");
+    assert_eq!(desk.app.creates(), 1);
+    desk.app.finish().await;
+}
+
+#[tokio::test]
+async fn an_import_says_of_a_closed_permission_that_its_charges_will_be_given_up() {
+    let desk = Desk::start().await;
+    let permission = desk.app.permission();
+    desk.app.sandbox.buyer_closes(&permission).expect("a permission");
+    desk.app.deliver_all().await;
+    desk.app.run_due().await;
+    let now = desk.app.clock.now().to_string();
+    let line = declined("old-1", &permission, "SoftDeclined", &now);
+    std::fs::write(desk.folder.path().join("open.jsonl"), line).expect("a file");
+    let tried = desk.good(&["charges", "import", "open.jsonl", "--dry-run"]).await;
+    assert!(tried.out.contains("its charge permission is closed"), "{}", tried.out);
+    desk.good(&["charges", "import", "open.jsonl", "--yes"]).await;
+    desk.app.run_due().await;
+    assert_eq!((desk.app.state("old-1").await.as_str(), desk.app.creates()), ("abandoned", 0));
     desk.app.finish().await;
 }

@@ -419,6 +419,7 @@ fn settings(form: Form, net: &Net, redis: &RedisServer) -> Settings {
         account,
         accept_unsafe_durability: false,
         workers: 0,
+        forward: None,
         traces: None,
         clock_offset_file: None,
     }

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::api::Api;
+use super::import::{self, ImportArgs};
 use super::table::{money, state, table, text, time};
 use super::{Connection, EXIT_STATUS, OperatorError, confirm, each, finish, print, print_json, print_json_line};
 use crate::model::charge_intent::Stage;
@@ -38,6 +39,7 @@ enum Command {
     /// Cancel: no new number; says whether a charge may still come of it
     Cancel(CancelArgs),
     Resolve(ResolveArgs),
+    Import(ImportArgs),
 }
 
 #[derive(Debug, Args)]
@@ -116,6 +118,7 @@ pub async fn run(args: ChargesArgs) -> ExitCode {
             each(&ids, async |id| line(&api.delete(&["charges", id]).await?, json)).await
         }
         Command::Resolve(wanted) => finish(resolve(api, &wanted, json).await),
+        Command::Import(wanted) => import::run(api, &wanted, json).await,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod api;
 pub mod charges;
+mod import;
 pub mod permissions;
 pub mod quarantine;
 pub mod stop;

@@ -87,6 +87,12 @@ enum Alert {
     ConsumersLeftBehind { groups: Vec<String> },
     /// Changes were found that no notification told of.
     NotificationsMissing {},
+    /// The handler at `FORWARD_URL` did not take a notification within `FORWARD_GIVE_UP`.
+    NotForwarded {
+        message_id: String,
+        /// When it was tried first.
+        since: Timestamp,
+    },
     /// The policy that a charge chose is not in the policy file any more.
     PolicyMissing {
         #[serde(flatten)]

@@ -468,6 +468,7 @@ impl TestApp {
                 "waiting",
                 "tickets",
                 "held_back",
+                "forward",
                 "events",
                 "journal",
                 "quarantine",
@@ -578,6 +579,7 @@ fn settings(redis: &Redis, sandbox: &Sandbox, options: &Options) -> Settings {
         account,
         accept_unsafe_durability: false,
         workers: 1,
+        forward: None,
         traces: None,
         clock_offset_file: None,
     }
