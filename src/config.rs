@@ -114,9 +114,11 @@ settings! {
     journal_retention = "JOURNAL_RETENTION", "journal-retention";
     /// An older handler that is sent every accepted notification as Amazon signed it, for example https://shop.example/ipn [default: none]
     forward_url = "FORWARD_URL", "forward-url";
+    /// Notifications on their way to it at a time, 1 to 64 [default: 4]
+    forward_at_once = "FORWARD_AT_ONCE", "forward-at-once";
     /// How long that handler may take for an answer, at most 30s [default: 15s, as SNS gives it]
     forward_timeout = "FORWARD_TIMEOUT", "forward-timeout";
-    /// How long a notification is tried again that it does not take; shorter than JOURNAL_RETENTION [default: 3d]
+    /// How long a notification is tried again that it does not take; at most half of JOURNAL_RETENTION [default: 3d]
     forward_give_up = "FORWARD_GIVE_UP", "forward-give-up";
     /// How long events are kept [default: 30d]
     event_retention = "EVENT_RETENTION", "event-retention";

@@ -3,23 +3,24 @@
 //! The journal is the queue: what stands in it was verified, and is acted on here whatever the other side does. Each message is sent at
 //! least once, and again, ever more seldom, until the other side says 2xx. Nothing here knows what a message means.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::clock::Stopwatch;
 use crate::store::forwards::Forward;
 use crate::store::{Store, StoreError};
 use crate::telemetry::metric;
 
-/// Messages on their way at a time.
-const AT_ONCE: usize = 16;
 /// How often an idle forwarder looks for more.
 const POLL: Duration = Duration::from_secs(1);
 /// Wait after an error of the store.
@@ -30,18 +31,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first wait after a message was not taken.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// The longest: a handler that is mended has everything within this and what it takes to send it.
-const LONGEST_WAIT: Duration = Duration::from_mins(10);
-/// How long a message is tried that the other side calls wrong (4xx): it may be in the middle of a change. SNS would not try again at all;
-/// handlers answer so for what they do not know.
+const LONGEST_WAIT: Duration = Duration::from_mins(30);
+/// How long a message is tried that the other side calls wrong, from its first such answer on: it may be in the middle of a change. SNS
+/// would not try again at all; handlers answer so for what they do not know.
 const REFUSED_FOR: Duration = Duration::from_hours(1);
 /// So much of an answer is read, so that its connection can be used again. Nobody looks at it.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// Where to forward to, and for how long.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ForwardSettings {
-    /// The older handler.
-    pub url: String,
+    /// The older handler. Its path or query may hold a secret.
+    pub url: SecretString,
+    /// Messages on their way at a time.
+    pub at_once: usize,
     /// What it may take for an answer.
     pub timeout: Duration,
     /// How long a message is tried.
@@ -49,6 +52,8 @@ pub struct ForwardSettings {
 }
 
 impl ForwardSettings {
+    /// Few: the other side may be a small pool of processes that also serves a shop.
+    pub const AT_ONCE: usize = 4;
     /// SNS gives a handler 15 s. Source: <https://docs.aws.amazon.com/sns/latest/dg/SendMessageToHttp.prepare.html>.
     pub const TIMEOUT: Duration = Duration::from_secs(15);
     /// What is in hand when the process is told to stop is finished within 60 s.
@@ -72,14 +77,23 @@ pub enum ForwarderError {
 #[derive(Debug, Clone)]
 pub struct Forwarder(Arc<Inner>);
 
+/// It may hold a secret, so it is not shown.
+struct Address(reqwest::Url);
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FORWARD_URL")
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     store: Store,
     client: reqwest::Client,
-    url: reqwest::Url,
+    address: Address,
     settings: ForwardSettings,
     shutdown: CancellationToken,
-    /// The last message was not taken. Said once, and once when it is over.
+    /// The last answer was a failure, or there was none. Said once, and once when it is over; meanwhile one message at a time goes.
     failing: AtomicBool,
 }
 
@@ -88,25 +102,28 @@ struct Inner {
 enum Outcome {
     /// The other side said 2xx.
     Taken,
-    /// It said something else, or nothing.
+    /// It failed, or said nothing; the message is put off.
     Failed,
-    /// It was not taken for too long, and is not tried again.
-    GivenUp,
-    /// It was called wrong for long enough, and is not tried again.
+    /// It called the message wrong; the message is put off.
     Refused,
+    /// It failed for too long: the message is not tried again.
+    GivenUp,
+    /// It called the message wrong for long enough: it is not tried again.
+    Unwanted,
     /// It is about this end point's own subscription, or is not in the journal any more.
     Dropped,
 }
 
 impl Outcome {
-    const ALL: [Self; 5] = [Self::Taken, Self::Failed, Self::GivenUp, Self::Refused, Self::Dropped];
+    const ALL: [Self; 6] = [Self::Taken, Self::Failed, Self::Refused, Self::GivenUp, Self::Unwanted, Self::Dropped];
 
     fn note(self, times: usize) {
         let label = match self {
             Self::Taken => "taken",
             Self::Failed => "failed",
-            Self::GivenUp => "given_up",
             Self::Refused => "refused",
+            Self::GivenUp => "given_up",
+            Self::Unwanted => "unwanted",
             Self::Dropped => "dropped",
         };
         metrics::counter!(metric::FORWARDS, "outcome" => label).increment(times.try_into().unwrap_or(u64::MAX));
@@ -118,7 +135,7 @@ impl Outcome {
 enum Answer {
     /// 2xx.
     Taken,
-    /// 4xx, but those that mean "later".
+    /// 4xx about the message, not about when, where or by whom it is sent.
     Refused,
     /// Anything else, or nothing.
     Failed,
@@ -128,7 +145,7 @@ impl Answer {
     fn of(status: u16) -> Self {
         match status {
             200..=299 => Self::Taken,
-            408 | 425 | 429 => Self::Failed,
+            401 | 403 | 404 | 405 | 407 | 408 | 425 | 429 => Self::Failed,
             400..=499 => Self::Refused,
             _ => Self::Failed,
         }
@@ -169,7 +186,7 @@ impl Forwarder {
     /// # Errors
     /// When the address is none, or no HTTP client can be made.
     pub fn new(settings: ForwardSettings, store: Store, shutdown: CancellationToken) -> Result<Self, ForwarderError> {
-        let url = reqwest::Url::parse(&settings.url).map_err(|_| ForwarderError::Url)?;
+        let url = reqwest::Url::parse(settings.url.expose_secret()).map_err(|_| ForwarderError::Url)?;
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -182,7 +199,14 @@ impl Forwarder {
         for outcome in Outcome::ALL {
             outcome.note(0);
         }
-        Ok(Self(Arc::new(Inner { store, client, url, settings, shutdown, failing: AtomicBool::new(false) })))
+        Ok(Self(Arc::new(Inner {
+            store,
+            client,
+            address: Address(url),
+            settings,
+            shutdown,
+            failing: AtomicBool::new(false),
+        })))
     }
 
     /// From now on what is accepted is forwarded. To be called before anything is accepted.
@@ -193,74 +217,102 @@ impl Forwarder {
         self.0.store.begin_forwarding().await
     }
 
-    /// Steps until told to stop.
+    /// Sends until told to stop. A message that hangs holds up no other: as each ends the next is taken.
     pub async fn run(&self) {
+        let mut under_way = JoinSet::new();
         while !self.0.shutdown.is_cancelled() {
-            let pause = match self.step().await {
+            let pause = match self.take(&mut under_way).await {
                 Ok(0) => POLL,
-                Ok(_) => continue,
+                Ok(_) => Duration::ZERO,
                 Err(error) => {
                     error!(error = &error as &dyn std::error::Error, "forwarding failed at the store");
                     ERROR_PAUSE
                 }
             };
-            self.0.shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
+            tokio::select! {
+                () = self.0.shutdown.cancelled() => {}
+                Some(ended) = under_way.join_next() => noted(ended),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        while let Some(ended) = under_way.join_next().await {
+            noted(ended);
         }
     }
 
-    /// Sends what is due now, some messages at a time, and returns how many were taken up.
+    /// Sends what is due now, as many as go at a time, waits for their answers, and returns how many it took up.
     ///
     /// # Errors
     /// When Redis does not answer. What was not noted is sent again.
     pub async fn step(&self) -> Result<usize, StoreError> {
+        let mut under_way = JoinSet::new();
+        let taken = self.take(&mut under_way).await?;
+        while let Some(ended) = under_way.join_next().await {
+            noted(ended);
+        }
+        Ok(taken)
+    }
+
+    /// How many may be on their way: one, to see whether the other side is there again.
+    fn at_once(&self) -> usize {
+        if self.0.failing.load(Ordering::Relaxed) { 1 } else { self.0.settings.at_once }
+    }
+
+    /// Takes up what is due, as far as there are places, and returns how many messages that were.
+    async fn take(&self, under_way: &mut JoinSet<Result<Outcome, StoreError>>) -> Result<usize, StoreError> {
         let ForwardSettings { timeout, give_up, .. } = self.0.settings;
-        let taken = self.0.store.take_forwards(AT_ONCE, timeout + HOLD_MARGIN, give_up).await?;
+        let places = self.at_once().saturating_sub(under_way.len());
+        if places == 0 {
+            return Ok(0);
+        }
+        let taken = self.0.store.take_forwards(places, timeout + HOLD_MARGIN, give_up).await?;
         if taken.gone > 0 {
             warn!(times = taken.gone, "messages that were to be forwarded are not in the journal any more");
             Outcome::Dropped.note(taken.gone);
         }
-        let (count, mut under_way) = (taken.forwards.len(), JoinSet::new());
+        let (count, stopwatch) = (taken.forwards.len(), Stopwatch::start());
         for forward in taken.forwards {
             let forwarder = self.clone();
-            under_way.spawn(async move { forwarder.forward(&forward, taken.now).await });
+            under_way.spawn(async move { forwarder.forward(&forward, taken.now, stopwatch).await });
         }
-        let mut result = Ok(count);
-        while let Some(ended) = under_way.join_next().await {
-            match ended {
-                Ok(Ok(outcome)) => outcome.note(1),
-                Ok(Err(error)) => result = Err(error),
-                // A panic was printed where it happened; the message is due again when its hold ends.
-                Err(_) => Outcome::Failed.note(1),
-            }
-        }
-        result
+        Ok(count)
     }
 
-    async fn forward(&self, forward: &Forward, now: Timestamp) -> Result<Outcome, StoreError> {
-        let store = &self.0.store;
+    async fn forward(&self, forward: &Forward, began: Timestamp, since: Stopwatch) -> Result<Outcome, StoreError> {
+        let (store, give_up) = (&self.0.store, self.0.settings.give_up);
         if !is_for_others(&forward.body) {
             return store.forwarded(forward).await.map(|()| Outcome::Dropped);
         }
-        let give_up = self.0.settings.give_up;
-        let (long_enough, refused) = match self.send(forward).await {
-            Answer::Taken => return store.forwarded(forward).await.map(|()| Outcome::Taken),
-            Answer::Refused => (give_up.min(REFUSED_FOR), true),
-            Answer::Failed => (give_up, false),
-        };
-        match next_try(forward.taken_at, now, long_enough) {
-            Some(due) => store.put_off_forward(forward, due).await.map(|()| Outcome::Failed),
-            None if refused => {
-                warn!(message_id = forward.message_id, "the handler at FORWARD_URL refuses a notification for good");
-                store.forwarded(forward).await.map(|()| Outcome::Refused)
+        if forward.late {
+            return store.give_up_forward(forward).await.map(|()| Outcome::GivenUp);
+        }
+        let answer = self.send(forward).await;
+        let now = began.saturating_add(since.elapsed()).unwrap_or(began);
+        match answer {
+            Answer::Taken => store.forwarded(forward).await.map(|()| Outcome::Taken),
+            Answer::Refused => {
+                let refused_since = forward.refused_since.unwrap_or(now);
+                if next_try(refused_since, now, REFUSED_FOR).is_none() {
+                    warn!(
+                        message_id = forward.message_id,
+                        "the handler at FORWARD_URL refuses a notification for good"
+                    );
+                    return store.forwarded(forward).await.map(|()| Outcome::Unwanted);
+                }
+                let due = next_try(forward.taken_at, now, Duration::MAX).unwrap_or(now);
+                store.put_off_forward(forward, due, Some(refused_since)).await.map(|()| Outcome::Refused)
             }
-            None => store.give_up_forward(forward).await.map(|()| Outcome::GivenUp),
+            Answer::Failed => match next_try(forward.taken_at, now, give_up) {
+                Some(due) => store.put_off_forward(forward, due, None).await.map(|()| Outcome::Failed),
+                None => store.give_up_forward(forward).await.map(|()| Outcome::GivenUp),
+            },
         }
     }
 
     async fn send(&self, forward: &Forward) -> Answer {
         // What is no header was not published by SNS; it cannot be sent, now or later.
         let Some(headers) = headers(forward) else { return Answer::Refused };
-        let request = self.0.client.post(self.0.url.clone()).headers(headers).body(forward.body.clone());
+        let request = self.0.client.post(self.0.address.0.clone()).headers(headers).body(forward.body.clone());
         let message_id = &forward.message_id;
         let mut answer = match request.send().await {
             Ok(answer) => answer,
@@ -282,14 +334,29 @@ impl Forwarder {
         }
         let status = answer.status().as_u16();
         let answer = Answer::of(status);
-        if answer == Answer::Taken {
+        if answer != Answer::Failed {
             if self.0.failing.swap(false, Ordering::Relaxed) {
-                info!(message_id, "the handler at FORWARD_URL takes notifications again");
+                info!(message_id, "the handler at FORWARD_URL answers again");
             }
         } else if !self.0.failing.swap(true, Ordering::Relaxed) {
             warn!(message_id, status, "the handler at FORWARD_URL did not take a notification");
         }
         answer
+    }
+}
+
+/// Counts what became of a message. What could not be noted is due again when its hold ends.
+fn noted(ended: Result<Result<Outcome, StoreError>, JoinError>) {
+    match ended {
+        Ok(Ok(outcome)) => outcome.note(1),
+        Ok(Err(error)) => {
+            error!(
+                error = &error as &dyn std::error::Error,
+                "what became of a forwarded notification could not be noted"
+            );
+        }
+        // A panic was printed where it happened.
+        Err(_) => Outcome::Failed.note(1),
     }
 }
 
@@ -304,14 +371,14 @@ mod tests {
     }
 
     #[test]
-    fn each_wait_is_as_long_as_all_before_it_up_to_ten_minutes() {
+    fn each_wait_is_as_long_as_all_before_it_up_to_half_an_hour() {
         let mut now = at(0);
         let mut waits = Vec::new();
-        while let Some(next) = next_try(at(0), now, Duration::from_mins(45)) {
+        while let Some(next) = next_try(at(0), now, Duration::from_hours(2)) {
             waits.push(next.duration_since(now).as_secs());
             now = next;
         }
-        assert_eq!(waits, [5, 5, 10, 20, 40, 80, 160, 320, 600, 600, 600, 600]);
+        assert_eq!(waits, [5, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 1800, 1800, 1800]);
     }
 
     #[test]
@@ -324,11 +391,20 @@ mod tests {
     }
 
     #[test]
-    fn what_means_later_is_no_refusal() {
+    fn what_means_later_or_elsewhere_is_no_refusal() {
         let told = |answer| (200..=599).filter(|status| Answer::of(*status) == answer).collect::<Vec<u16>>();
         assert_eq!(told(Answer::Taken), (200..300).collect::<Vec<u16>>());
-        let later = [408, 425, 429];
+        let later = [401, 403, 404, 405, 407, 408, 425, 429];
         assert_eq!(told(Answer::Refused), (400..500).filter(|status| !later.contains(status)).collect::<Vec<u16>>());
+    }
+
+    #[test]
+    fn the_address_is_not_shown() {
+        let url = "https://shop.example/ipn?key=secret";
+        let address = Address(reqwest::Url::parse(url).unwrap());
+        let settings =
+            ForwardSettings { url: url.to_owned().into(), at_once: 1, timeout: FIRST_WAIT, give_up: GIVE_UP };
+        assert!(!format!("{address:?}{settings:?}").contains("secret"));
     }
 
     #[test]

@@ -27,7 +27,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("amazon_pay", &["model", "clock", "telemetry"]),
     ("store", &["model", "clock", "telemetry"]),
     ("reconciler", &["store", "amazon_pay", "recovery", "model", "clock", "telemetry"]),
-    ("forwarder", &["store", "telemetry"]),
+    ("forwarder", &["store", "clock", "telemetry"]),
     ("http", &["store", "sns", "ipn", "model", "clock", "telemetry", "recovery", "preflight"]),
     ("sandbox", &["clock", "model"]),
     ("config", &["sns", "amazon_pay", "store", "forwarder", "recovery", "model", "clock", "telemetry", "crash"]),

@@ -15,6 +15,13 @@ impl Reader {
         }
         let give_up = self.given.forward_give_up.clone();
         let give_up = self.duration("FORWARD_GIVE_UP", give_up, ForwardSettings::GIVE_UP);
+        let at_once = self.given.forward_at_once.clone().map_or(Some(ForwardSettings::AT_ONCE), |text| {
+            let at_once = text.parse::<usize>().ok().filter(|at_once| (1..=64).contains(at_once));
+            if at_once.is_none() {
+                self.mistake("FORWARD_AT_ONCE", format!("expected a number from 1 to 64, got {text:?}"));
+            }
+            at_once
+        });
         let url = self.given.forward_url.clone()?;
         let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
         if host.is_none_or(|host| host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '@')) {
@@ -23,12 +30,12 @@ impl Reader {
             self.mistake("FORWARD_URL", expected);
         }
         if let (Some(store), Some(give_up)) = (store, give_up)
-            && give_up >= store.journal_retention
+            && give_up > store.journal_retention / 2
         {
-            let expected = "expected shorter than JOURNAL_RETENTION: what is forwarded is read from the journal";
+            let expected = "expected at most half of JOURNAL_RETENTION: a notification may wait as long in the journal before it is tried";
             self.mistake("FORWARD_GIVE_UP", expected);
         }
-        Some(ForwardSettings { url, timeout: timeout?, give_up: give_up? })
+        Some(ForwardSettings { url: url.into(), at_once: at_once?, timeout: timeout?, give_up: give_up? })
     }
 
     /// `None` also where it is wrong: then a mistake was noted.

@@ -553,12 +553,13 @@ mod tests {
         for text in ["shop.example/ipn", "https://", "ftp://shop.example", "https://user:secret@shop.example/ipn"] {
             assert_eq!(forward(text), ["FORWARD_URL"], "{text}");
         }
+        assert_eq!(wrong(|given| given.forward_at_once = set("0")), ["FORWARD_AT_ONCE"]);
         assert_eq!(wrong(|given| given.forward_timeout = set("31s")), ["FORWARD_TIMEOUT"]);
         let give_up = |text| {
             wrong(move |given| (given.forward_url, given.forward_give_up) = (set("https://shop.example"), set(text)))
         };
-        assert_eq!(give_up("29d"), Vec::<&str>::new());
-        assert_eq!(give_up("30d"), ["FORWARD_GIVE_UP"]);
+        assert_eq!(give_up("15d"), Vec::<&str>::new());
+        assert_eq!(give_up("16d"), ["FORWARD_GIVE_UP"]);
     }
 
     #[test]

@@ -6,16 +6,16 @@ use jiff::Timestamp;
 use redis::AsyncCommands;
 use serde_json::json;
 
-use super::script::{GIVE_UP_FORWARD, Reply, TAKE_FORWARDS};
+use super::script::{GIVE_UP_FORWARD, PUT_OFF_FORWARD, Reply, TAKE_FORWARDS};
 use super::{Store, StoreError, millis};
 use crate::model::event::Event;
 
 /// So many were tried and wait to be tried again; the others wait in the journal.
-const MAX_WAITING: usize = 10_000;
+const MAX_WAITING: usize = 50_000;
 /// How often it is told that messages are given up.
 const TELL_EVERY_MS: u64 = 24 * 3_600_000;
 /// The parts of a message in the script's answer.
-const PARTS: usize = 5;
+const PARTS: usize = 7;
 
 /// A message that is to be forwarded, and that nobody else takes meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,10 @@ pub struct Forward {
     entry: String,
     /// When it was read from the journal.
     pub taken_at: Timestamp,
+    /// Since when the other side calls it wrong, without another answer between.
+    pub refused_since: Option<Timestamp>,
+    /// It was accepted too long ago to begin with.
+    pub late: bool,
     /// SNS `MessageId`.
     pub message_id: String,
     /// SNS `TopicArn`.
@@ -37,7 +41,7 @@ pub struct Forward {
 pub struct Taken {
     /// The messages, those that are due longest first.
     pub forwards: Vec<Forward>,
-    /// So many are not in the journal any more: `JOURNAL_RETENTION` was made shorter than they waited.
+    /// So many are not in the journal any more: it was trimmed, or made shorter, before they were through.
     pub gone: usize,
     /// The time by the clock of Redis.
     pub now: Timestamp,
@@ -65,10 +69,12 @@ impl Store {
         let (now, gone) = (time(reply.take(1)?), reply.take(2)?);
         let parts: Vec<String> = (3..reply.len()).map(|at| reply.take(at)).collect::<Result<_, _>>()?;
         let forwards = parts.chunks_exact(PARTS).filter_map(|parts| {
-            let [entry, taken_at, message_id, topic_arn, body] = parts else { return None };
+            let [entry, taken_at, refused, late, message_id, topic_arn, body] = parts else { return None };
             Some(Forward {
                 entry: entry.clone(),
                 taken_at: time(taken_at.parse().unwrap_or_default()),
+                refused_since: refused.parse().ok().filter(|since| *since > 0).map(time),
+                late: late == "1",
                 message_id: message_id.clone(),
                 topic_arn: topic_arn.clone(),
                 body: body.clone(),
@@ -97,11 +103,17 @@ impl Store {
     ///
     /// # Errors
     /// When Redis does not answer: then it is tried again when its hold ends.
-    pub async fn put_off_forward(&self, forward: &Forward, due: Timestamp) -> Result<(), StoreError> {
-        let mut command = redis::cmd("ZADD");
-        // Only what is there: another instance may have brought it to its end.
-        command.arg(self.0.keys.forward()).arg("XX").arg(due.as_millisecond()).arg(&forward.entry);
-        Ok(command.exec_async(&mut self.0.connection.handle()).await?)
+    pub async fn put_off_forward(
+        &self,
+        forward: &Forward,
+        due: Timestamp,
+        refused_since: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let keys = [self.0.keys.marker(), self.0.keys.forward()];
+        let refused = refused_since.map_or(0, Timestamp::as_millisecond).to_string();
+        let args = [forward.entry.as_str(), &refused, &due.as_millisecond().to_string()];
+        let reply = self.run(&PUT_OFF_FORWARD, &keys, &args).await?;
+        if reply.outcome() == "put_off" { Ok(()) } else { Err(reply.unexpected()) }
     }
 
     /// It is not tried any more. Told to the consumers, once a day.

@@ -51,6 +51,7 @@ scripts! {
     TRIM_LISTS = "trim_lists";
     TRIM_EVENTS = "trim_events";
     TAKE_FORWARDS = "take_forwards";
+    PUT_OFF_FORWARD = "put_off_forward";
     GIVE_UP_FORWARD = "give_up_forward";
     LIST_DUE = "list_due";
     RESERVE_QUOTA = "reserve_quota";

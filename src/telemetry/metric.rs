@@ -46,7 +46,8 @@ pub const ACCOUNT_FAULT: &str = "amazon_pay_ipn_account_fault";
 pub const REDIS_SCRIPT_SECONDS: &str = "amazon_pay_ipn_redis_script_seconds";
 /// Gauge: entries of the streams and the schedule, by `what`: events, journal, quarantine, scheduled, forward.
 pub const ENTRIES: &str = "amazon_pay_ipn_entries";
-/// Counter: notifications sent on to `FORWARD_URL`, by `outcome`: taken, failed (and put off), `given_up`, refused, dropped.
+/// Counter: notifications sent on to `FORWARD_URL`, by `outcome`: taken, failed and refused (put off), `given_up`,
+/// unwanted, dropped.
 pub const FORWARDS: &str = "amazon_pay_ipn_forwards_total";
 /// Gauge: 1 while Redis answers, 0 while it does not: then what is read from it is as of before.
 pub const REDIS_UP: &str = "amazon_pay_ipn_redis_up";

@@ -13,9 +13,7 @@ fn lines(output: &std::process::Output) -> Vec<Value> {
 }
 
 fn environment(app: &TestApp) -> Environment {
-    let mut environment = Environment::of(&app.redis, &app.sandbox);
-    environment.set("KEY_PREFIX", "test".to_owned());
-    environment
+    Environment::of(&app.redis, &app.sandbox)
 }
 
 #[tokio::test]
