@@ -198,8 +198,8 @@ async fn the_overview_counts_what_was_recovered_and_says_when_all_is_stopped() {
     for part in ["recovered in 7 days, USD", "<b>14.00</b>", "SoftDeclined: <b>1</b>", "recovered: <b>1</b>"] {
         assert!(page.text.contains(part), "{part}: {}", page.text);
     }
-    // Sentinels without a replica are worth a word, wherever the stories run on them.
-    let well = ["All is well", "no replica is connected"];
+    // What Sentinels and clusters may lose without WAIT_REPLICAS is worth a word, wherever the stories run on them.
+    let well = ["All is well", "without WAIT_REPLICAS"];
     assert!(well.iter().any(|part| page.text.contains(part)), "{}", page.text);
     assert_eq!(browser.press("stop", "").await.location.as_deref(), Some("/operator"));
     assert!(browser.get("/operator").await.text.contains("The stop switch is on since"));
