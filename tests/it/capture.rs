@@ -692,7 +692,7 @@ async fn after_a_loss_a_decline_of_the_first_capture_is_not_final_while_an_older
     let gate = Gate::new();
     app.sandbox.inject(Operation::CaptureCharge, Fault::HoldInside(gate.clone()));
     captured_whole(&app).await;
-    let () = redis::cmd("FLUSHALL").query_async(&mut app.connection().await).await.expect("FLUSHALL");
+    app.lose_everything().await;
     app.store.init(Init::AfterLoss).await.expect("Redis answers");
     let mut body = TestApp::body("renewal", &permission);
     body["captureNow"] = json!(false);
