@@ -342,6 +342,13 @@ async fn keep_house(store: Store, shutdown: CancellationToken) {
             Err(error) => warn!(error = &error as &dyn std::error::Error, "events could not be trimmed"),
         }
         crash_point!(EventsTrimmed);
+        match store.tell_if_never_heard().await {
+            Ok(false) => {}
+            Ok(true) => warn!("no notification has come since this Redis was set up, a day ago or more"),
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "whether notifications ever came is not known");
+            }
+        }
         // Both may take a while, and can go on the next time.
         if let Some(Err(error)) = shutdown.run_until_cancelled(store.fill_lists()).await {
             let error = &error as &dyn std::error::Error;

@@ -44,6 +44,8 @@ const TAKEN_UP_WITHIN: Duration = Duration::from_secs(30);
 const SLOW_ANSWER: Duration = Duration::from_millis(400);
 /// How long they work before one is killed; the others have done the rest before its leases end, so that what it held waits for nobody.
 const WORKS_FOR: Duration = Duration::from_secs(1);
+/// With four charges each, at full speed: enough for ten seconds or so.
+const PERMISSIONS: usize = if cfg!(debug_assertions) { 100 } else { 1000 };
 /// Submissions at a time.
 const CALLERS: usize = 16;
 const SETTLE_DAYS: u64 = 100;
@@ -90,9 +92,9 @@ pub async fn run(only: Option<&str>) -> anyhow::Result<bool> {
 async fn speed(instances: usize) -> anyhow::Result<bool> {
     println!("\n{instances} at full speed: no quota in the way");
     let mut run = Run::start(instances, "1").await?;
-    run.submit(100, 4).await?;
+    run.submit(PERMISSIONS, 4).await?;
     // One answer of thirty does not arrive.
-    for _ in 0..30 {
+    for _ in 0..PERMISSIONS / 3 {
         (0..29).for_each(|_| run.world.sandbox.inject(Operation::CreateCharge, Fault::Delay(Duration::ZERO)));
         run.world.sandbox.inject(Operation::CreateCharge, Fault::DropAfter);
     }

@@ -39,13 +39,17 @@ fn handle(kind: &str, data: &Value) {
         "amazonpay.charge.captured.v1" => {
             // Money is a decimal string: keep it one, or use a decimal type. Never a float.
             let amount = &data["chargeAmount"];
-            eprintln!("paid: {} {} {}", data["id"], amount["amount"], amount["currencyCode"]);
+            eprintln!("paid: {} {} {}", text(&data["id"]), text(&amount["amount"]), text(&amount["currencyCode"]));
         }
-        "amazonpay.charge.action_required.v1" => eprintln!("ask the buyer to go to {}", data["updateUrl"]),
-        "amazonpay.account.attention.v1" => eprintln!("a person must look: {}", data["message"]),
+        "amazonpay.charge.action_required.v1" => eprintln!("ask the buyer to go to {}", text(&data["updateUrl"])),
+        "amazonpay.account.attention.v1" => eprintln!("a person must look: {}", text(&data["message"])),
         // Types that you do not know are no mistake: new ones may come at any time.
         _ => {}
     }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 impl Consumer {

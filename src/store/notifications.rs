@@ -1,11 +1,13 @@
 //! What the public listener stores before it says 200.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use redis::AsyncCommands;
 use redis::streams::StreamRangeReply;
 use serde_json::json;
 
-use super::script::{ACCEPT_NOTIFICATION, KEEP_NOTIFICATION, Reply};
+use super::script::{ACCEPT_NOTIFICATION, KEEP_NOTIFICATION, Reply, TELL_NEVER_HEARD};
 use super::{Store, StoreError, millis};
 use crate::model::event::{Event, EventType};
 use crate::model::hint::{Hint, HintNote, ObjectType};
@@ -13,6 +15,8 @@ use crate::model::ids::{ChargePermissionId, ObjectId};
 
 /// Entries of the journal that are read for the addresses of their certificates: those of two topics and of a renewal.
 const LATEST: usize = 8;
+/// How long the first notification of all may take. A merchant who charges hears of each charge.
+const FIRST_WITHIN: Duration = Duration::from_hours(24);
 
 /// An authenticated notification, as the journal keeps it.
 #[derive(Debug, Clone)]
@@ -161,6 +165,23 @@ impl Store {
         let entries: StreamRangeReply = latest.query_async(&mut self.0.connection.handle()).await?;
         let bodies = entries.ids.iter().filter_map(|entry| entry.get::<String>("body"));
         Ok(bodies.filter(|body| !body.is_empty()).collect())
+    }
+
+    /// Tells once, with an event, if no notification has come within a day after this Redis was set up. Whether it told.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn tell_if_never_heard(&self) -> Result<bool, StoreError> {
+        let inner = &self.0;
+        let message = "no notification has ever come: is this service's address entered at Amazon Pay, and does it reach POST /ipn?";
+        let event = Event::attention("never_heard", message, json!({}));
+        let args = [&inner.source, &self.now_text(), event.kind, &event.data, &millis(FIRST_WITHIN).to_string()];
+        let reply = self.run(&TELL_NEVER_HEARD, &[inner.keys.marker(), inner.keys.events()], &args).await?;
+        match reply.outcome() {
+            "told" => Ok(true),
+            "quiet" => Ok(false),
+            _ => Err(reply.unexpected()),
+        }
     }
 
     async fn keep(&self, delivery: &Delivery<'_>, reason: &str, event: Option<&Event>) -> Result<Accepted, StoreError> {

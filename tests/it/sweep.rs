@@ -217,3 +217,28 @@ async fn the_buyer_is_reminded_exactly_once_each_time_although_a_worker_dies_and
     assert_eq!(app.events_of("charge.action_required").await.len(), 3);
     app.finish().await;
 }
+
+#[tokio::test]
+async fn that_no_notification_ever_came_is_told_once_after_a_day() {
+    let app = TestApp::start().await;
+    let told = async || {
+        let alerts = app.events_of("account.attention").await;
+        alerts.iter().filter(|alert| alert["kind"] == "never_heard").count()
+    };
+    app.advance(DAY - MINUTE);
+    assert!(!app.store.tell_if_never_heard().await.expect("Redis answers"), "it may still come");
+    app.advance(MINUTE);
+    assert!(app.store.tell_if_never_heard().await.expect("Redis answers"));
+    app.advance(DAY * 30);
+    assert!(!app.store.tell_if_never_heard().await.expect("Redis answers"), "once");
+    assert_eq!(told().await, 1);
+    app.finish().await;
+
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    app.sandbox.buyer_closes(&permission).expect("a permission");
+    app.deliver_all().await;
+    app.advance(DAY * 30);
+    assert!(!app.store.tell_if_never_heard().await.expect("Redis answers"), "one came");
+    app.finish().await;
+}

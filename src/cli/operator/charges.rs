@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::api::Api;
 use super::import::{self, ImportArgs};
-use super::table::{money, state, table, text, time};
+use super::table::{fields, money, state, table, text, time};
 use super::{Connection, EXIT_STATUS, OperatorError, confirm, each, finish, print, print_json, print_json_line};
 use crate::model::charge_intent::Stage;
 
@@ -186,13 +186,7 @@ fn shown(charge: &Value, json: bool) -> Result<(), OperatorError> {
     if json {
         return print_json(charge);
     }
-    let mut fields = table(&["FIELD", "VALUE"]);
-    for (name, value) in charge.as_object().into_iter().flatten() {
-        let shown = if name == "chargeAmount" { money(charge, name) } else { text(charge, name) };
-        let shown = if value.as_str().is_some_and(|_| name.ends_with("At")) { time(charge, name) } else { shown };
-        fields.add_row([name.clone(), shown]);
-    }
-    print(&fields.to_string())
+    print(&fields(charge, &[]).to_string())
 }
 
 /// What became of one of several.

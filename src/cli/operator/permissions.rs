@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::charges;
-use super::table::{table, text, time};
+use super::table::{fields, text, time};
 use super::{Connection, EXIT_STATUS, OperatorError, confirm, finish, print, print_json};
 
 /// Look at charge permissions and decide about them
@@ -93,19 +93,7 @@ fn shown(permission: &Value, json: bool) -> Result<(), OperatorError> {
     if json {
         return print_json(permission);
     }
-    let mut fields = table(&["FIELD", "VALUE"]);
-    for (name, value) in permission.as_object().into_iter().flatten() {
-        let shown = match value {
-            Value::Array(_) if name == "openCharges" => continue,
-            Value::Array(parts) => parts.iter().map(|part| text(part, "")).collect::<Vec<_>>().join(", "),
-            Value::String(_) if name.ends_with("At") || name.ends_with("Since") => time(permission, name),
-            _ => text(permission, name),
-        };
-        if !shown.is_empty() {
-            fields.add_row([name.clone(), shown]);
-        }
-    }
-    print(&fields.to_string())?;
+    print(&fields(permission, &["openCharges"]).to_string())?;
     print("")?;
     print(&charges::rows(open(permission)))
 }
@@ -114,9 +102,8 @@ fn why(permission: &Value, json: bool) -> Result<(), OperatorError> {
     if json {
         return print_json(permission);
     }
-    let reasons = permission.get("reasonCodes").and_then(Value::as_array).into_iter().flatten();
-    let reasons: Vec<String> = reasons.map(|reason| text(reason, "")).collect();
-    let because = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    let reasons = text(permission, "reasonCodes");
+    let because = if reasons.is_empty() { reasons } else { format!(" ({reasons})") };
     print(&format!(
         "{} is {}{because}, as looked at {}; looked at next {}.",
         text(permission, "chargePermissionId"),

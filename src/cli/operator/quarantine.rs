@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::api::Api;
-use super::table::{table, text, time};
+use super::table::{fields, table, text, time};
 use super::{Connection, EXIT_STATUS, OperatorError, confirm, each, finish, print, print_json, print_json_line};
 
 /// Look at what is in quarantine, replay it, drop it
@@ -130,11 +130,7 @@ fn shown(entry: &Value, json: bool) -> Result<(), OperatorError> {
     if json {
         return print_json(entry);
     }
-    let mut fields = table(&["FIELD", "VALUE"]);
-    for name in entry.as_object().into_iter().flat_map(|fields| fields.keys()) {
-        fields.add_row([name.clone(), if name == "since" { time(entry, name) } else { text(entry, name) }]);
-    }
-    print(&fields.to_string())
+    print(&fields(entry, &[]).to_string())
 }
 
 async fn replay(api: &Api, id: &str, json: bool) -> Result<(), OperatorError> {

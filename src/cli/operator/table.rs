@@ -16,11 +16,43 @@ pub(super) fn table(headings: &[&str]) -> Table {
 
 /// The text of a field, at a path such as `chargeAmount/amount`; empty if there is none.
 pub(super) fn text(value: &Value, path: &str) -> String {
-    let found = path.split('/').try_fold(value, |value, name| value.get(name));
-    match found {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => printable(text),
-        Some(other) => printable(&other.to_string()),
+    path.split('/').try_fold(value, |value, name| value.get(name)).map_or_else(String::new, plain)
+}
+
+/// A value by itself; a list with commas.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => printable(text),
+        Value::Array(parts) => parts.iter().map(plain).collect::<Vec<_>>().join(", "),
+        other => printable(&other.to_string()),
+    }
+}
+
+/// Each field of an answer with its name, one a line, without those that say nothing.
+pub(super) fn fields(answer: &Value, but: &[&str]) -> Table {
+    let mut fields = table(&["FIELD", "VALUE"]);
+    for (name, value) in answer.as_object().into_iter().flatten().filter(|(name, _)| !but.contains(&name.as_str())) {
+        let shown = match value {
+            Value::Object(parts) if parts.contains_key("currencyCode") => money(answer, name),
+            Value::Object(parts) => {
+                parts.keys().map(|part| format!("{part} {}", field(value, part))).collect::<Vec<_>>().join(", ")
+            }
+            _ => field(answer, name),
+        };
+        if !shown.is_empty() {
+            fields.add_row([name.clone(), shown]);
+        }
+    }
+    fields
+}
+
+/// By its name: an id may look like a time.
+fn field(value: &Value, name: &str) -> String {
+    if ["At", "Since", "Until", "since"].iter().any(|end| name.ends_with(end)) {
+        time(value, name)
+    } else {
+        text(value, name)
     }
 }
 
@@ -69,6 +101,19 @@ pub(super) fn is_acted_on(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_fields_of_an_answer_are_shown_as_people_read_them() {
+        let answer = serde_json::json!({
+            "id": "20260130T100000Z", "chargeAmount": { "amount": "14.00", "currencyCode": "USD" }, "mayStillCharge": true,
+            "parkedSince": "2026-11-23T03:38:14.778Z", "reasonCodes": ["ChargeInProgress", "B"], "updateUrl": null,
+            "waitingForQuota": { "ahead": 0, "estimatedAt": "2026-11-23T03:38:18Z" }, "openCharges": [{}],
+        });
+        let shown = fields(&answer, &["openCharges"]).to_string();
+        let lines: Vec<String> =
+            shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        insta::assert_snapshot!(lines.join("\n"), @"");
+    }
 
     #[test]
     fn nothing_that_a_terminal_acts_on_is_printed() {

@@ -87,6 +87,8 @@ enum Alert {
     ConsumersLeftBehind { groups: Vec<String> },
     /// Changes were found that no notification told of.
     NotificationsMissing {},
+    /// No notification has ever come.
+    NeverHeard {},
     /// The handler at `FORWARD_URL` did not take a notification within `FORWARD_GIVE_UP`.
     NotForwarded {
         message_id: String,
