@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint ci release bench overload soak instances backlog model crash-points simulate planted schema examples page test-redis-matrix interop fuzz
+.PHONY: help setup demo first-hour test lint ci release bench overload soak instances backlog model crash-points simulate planted schema examples page test-redis-matrix interop fuzz
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,6 +11,10 @@ setup: ## Install redis-server where it is missing
 # `make test`; the parts that would be slow without optimisation (RSA) are optimised in it, see Cargo.toml.
 demo: setup ## The whole service at work on real parts, with its own Redis and a local Amazon Pay
 	cargo run --locked -- demo
+
+first-hour: setup ## Does what docs/FIRST-HOUR.md says, and compares what is printed
+	cargo build --locked --bins --examples
+	@scripts/first-hour
 
 test: setup ## Every test, with private Redis servers
 	cargo test --locked
@@ -26,10 +30,11 @@ lint: ## Formatting, clippy, documentation, contracts, alert rules, dependencies
 	@scripts/check-ops
 	@scripts/check-deploy
 
-ci: ## All that CI does: lint, test, examples, release build, shared checks
+ci: ## All that CI does: lint, test, examples, the first hour, release build, shared checks
 	$(MAKE) lint
 	$(MAKE) test
 	$(MAKE) examples
+	$(MAKE) first-hour
 	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 $(MAKE) release # what it does, not how fast: minutes less
 	@for check in ../shared/checks/*; do \
 		if [ -f "$$check" ] && [ -x "$$check" ]; then \

@@ -322,9 +322,10 @@ fn every_kind_of_work_that_is_struck_is_in_the_reliability_document_and_no_other
 }
 
 #[test]
-fn every_test_that_the_readme_names_exists() {
-    let readme = without_comments(&read("README.md"));
-    let table = readme.split("## Why trust it").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+fn every_test_that_guards_a_promise_exists() {
+    let document = without_comments(&read("docs/RELIABILITY.md"));
+    let table =
+        document.split("## The promises").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
     let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
     assert!(rows.len() >= 10, "the table was not found");
     let code: String = files("src", ".rs").into_iter().chain(files("tests", ".rs")).map(|(_, text)| text).collect();
@@ -332,9 +333,54 @@ fn every_test_that_the_readme_names_exists() {
         let tests = code_spans(row.rsplit('|').nth(1).unwrap_or_default());
         assert!(!tests.is_empty(), "no test guards: {row}");
         for test in tests.iter().filter(|test| test.len() > 20) {
-            assert!(code.contains(&format!("fn {test}(")), "README.md names the test {test}, which does not exist");
+            assert!(
+                code.contains(&format!("fn {test}(")),
+                "docs/RELIABILITY.md names the test {test}, which does not exist"
+            );
         }
     }
+}
+
+#[test]
+fn the_readme_quotes_only_figures_and_targets_of_the_reliability_documents() {
+    let readme = without_comments(&read("README.md"));
+    let table = readme.split("## Why trust it").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    let mut pages = read("docs/RELIABILITY.md") + &read("docs/SECURITY-MODEL.md");
+    pages.extend(files("docs/reliability", ".md").into_iter().map(|(_, text)| text));
+    let known: Names = figures(&pages);
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() >= 6, "the table was not found");
+    for row in rows {
+        let unknown: Names = figures(row).difference(&known).cloned().collect();
+        assert!(unknown.is_empty(), "not in docs/RELIABILITY.md or its pages: {unknown:?}, of {row}");
+        assert!(row.contains("`make "), "how is this checked? {row}");
+    }
+}
+
+/// Numbers of three digits and more, without their commas.
+fn figures(text: &str) -> Names {
+    let numbers = text.split(|letter: char| !letter.is_ascii_digit() && letter != ',');
+    numbers.map(|number| number.replace(',', "")).filter(|number| number.len() >= 3).collect()
+}
+
+#[test]
+fn the_readme_lists_the_settings_without_which_nothing_starts() {
+    let readme = read("README.md");
+    let table = readme.split("## Settings").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    let listed: Names = table
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .flat_map(|line| code_spans(&line[..line[2..].find('|').map_or(0, |at| at + 2)]))
+        .collect();
+    let document = read("docs/SETTINGS.md");
+    let is_required = |line: &&str| {
+        line.starts_with("| `")
+            && line.rsplit('|').nth(2).is_some_and(|cell| cell.trim() == "yes" || cell.contains("this or"))
+    };
+    let mut required: Names = document.lines().filter(is_required).flat_map(first_cells).collect();
+    // One of the two.
+    required.insert("REDIS_URL".to_owned());
+    assert_same("README.md", &required, &listed);
 }
 
 #[test]

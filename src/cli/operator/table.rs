@@ -112,7 +112,15 @@ mod tests {
         let shown = fields(&answer, &["openCharges"]).to_string();
         let lines: Vec<String> =
             shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        FIELD VALUE
+        id 20260130T100000Z
+        chargeAmount 14.00 USD
+        mayStillCharge true
+        parkedSince 2026-11-23 03:38:14Z
+        reasonCodes ChargeInProgress, B
+        waitingForQuota ahead 0, estimatedAt 2026-11-23 03:38:18Z
+        ");
     }
 
     #[test]
