@@ -344,7 +344,9 @@ async fn keep_house(store: Store, shutdown: CancellationToken) {
         crash_point!(EventsTrimmed);
         match store.tell_if_never_heard().await {
             Ok(false) => {}
-            Ok(true) => warn!("no notification has come since this Redis was set up, a day ago or more"),
+            Ok(true) => warn!(
+                "no notification about a charge or permission has come since this Redis was set up, a day ago or more"
+            ),
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "whether notifications ever came is not known");
             }

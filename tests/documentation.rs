@@ -738,6 +738,22 @@ fn every_document_that_the_code_refers_to_exists() {
 }
 
 #[test]
+fn no_document_has_a_gap_to_be_filled_in_and_the_api_page_names_every_path() {
+    for (file, text) in documents() {
+        assert!(!text.contains("@@") && !text.contains("TODO"), "{file} is not finished");
+    }
+    let contract: serde_json::Value = serde_json::from_str(&read("docs/api/openapi-internal.json")).expect("JSON");
+    let page = read("docs/API.md");
+    let paths = contract["paths"].as_object().expect("paths");
+    assert!(paths.len() >= 10, "the paths were not found");
+    for path in paths.keys() {
+        // `/v1/charges/{id}/pause` may stand as `/pause` beside its like.
+        let last = path.rsplit('/').next().unwrap_or_default();
+        assert!(page.contains(path.as_str()) || page.contains(&format!("/{last}`")), "docs/API.md lacks {path}");
+    }
+}
+
+#[test]
 fn the_index_of_decisions_lists_each_of_them() {
     let index = read("docs/adr/README.md");
     let decisions: Vec<PathBuf> =

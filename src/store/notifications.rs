@@ -17,6 +17,8 @@ use crate::model::ids::{ChargePermissionId, ObjectId};
 const LATEST: usize = 8;
 /// How long the first notification of all may take. A merchant who charges hears of each charge.
 const FIRST_WITHIN: Duration = Duration::from_hours(24);
+/// How often it is told that none has come: who sets up on Friday may go live on Monday.
+const TELL_EVERY: Duration = Duration::from_hours(7 * 24);
 
 /// An authenticated notification, as the journal keeps it.
 #[derive(Debug, Clone)]
@@ -167,15 +169,17 @@ impl Store {
         Ok(bodies.filter(|body| !body.is_empty()).collect())
     }
 
-    /// Tells once, with an event, if no notification has come within a day after this Redis was set up. Whether it told.
+    /// Tells with an event, at most once a week, if no notification about a charge or permission has come within a day after this Redis
+    /// was set up, and none since. Whether it told.
     ///
     /// # Errors
     /// When Redis does not answer.
     pub async fn tell_if_never_heard(&self) -> Result<bool, StoreError> {
         let inner = &self.0;
-        let message = "no notification has ever come: is this service's address entered at Amazon Pay, and does it reach POST /ipn?";
+        let message = "no notification about a charge or charge permission has ever come: is this service's address entered at Amazon Pay, and does it reach POST /ipn?";
         let event = Event::attention("never_heard", message, json!({}));
-        let args = [&inner.source, &self.now_text(), event.kind, &event.data, &millis(FIRST_WITHIN).to_string()];
+        let (within, every) = (millis(FIRST_WITHIN).to_string(), millis(TELL_EVERY).to_string());
+        let args = [&inner.source, &self.now_text(), event.kind, &event.data, &within, &every];
         let reply = self.run(&TELL_NEVER_HEARD, &[inner.keys.marker(), inner.keys.events()], &args).await?;
         match reply.outcome() {
             "told" => Ok(true),

@@ -196,7 +196,7 @@ async fn what_waiting_for_a_replica_costs() {
             let replicas = Replicas { wait_for, timeout: Duration::from_secs(2) };
             let app = TestApp::on(primary.redis, Options { replicas, ..Options::default() }).await;
             let permission = app.permission();
-            let each = if senders == 1 { 150 } else { 30 };
+            let each = if senders == 1 { 1500 } else { 300 };
             let messages: Vec<Vec<_>> =
                 (0..senders).map(|_| (0..each).map(|_| app.notification(&permission)).collect()).collect();
             let all = Stopwatch::start();
