@@ -164,3 +164,35 @@ fn of_two_authorisations_that_appear_after_a_cancellation_one_is_canceled_now_an
     assert_eq!((&second.act, &second.hints[..]), (&Act::CancelCharge(0, B.parse().unwrap()), &[HintFate::Done][..]));
     assert_eq!(told(&second), [B], "each is told of once");
 }
+
+#[test]
+fn a_closing_that_was_seen_before_a_send_is_not_forgotten_when_the_look_after_it_fails() {
+    let unknown = answered(sent(), &silence(), start()).intent;
+    let before = decide(&case(vec![unknown]), &findings(closed()), after(X), &policies(), OURS);
+    assert_eq!((before.closed, before.act.clone()), (true, Act::Send(0)));
+    let case = case(vec![before.drafts[0].intent.clone()]);
+    let decision = decide_again(&case, before, Look::Failed, after(X), &policies(), OURS);
+    assert!(decision.closed);
+}
+
+#[test]
+fn what_became_of_a_hint_before_a_send_stays_so_when_the_look_after_it_fails() {
+    let case = Case { hints: vec![heard(start())], ..case(vec![intent()]) };
+    let before = decide(&case, &findings(chargeable()), start(), &policies(), OURS);
+    assert_eq!((before.hints.as_slice(), before.act.clone()), ([HintFate::Done].as_slice(), Act::Send(0)));
+    let decision = decide_again(&case, before, Look::Failed, start(), &policies(), OURS);
+    assert_eq!(decision.hints, [HintFate::Done]);
+}
+
+#[test]
+fn a_pending_charge_is_looked_at_once_its_permission_is_closed_and_then_in_its_turn() {
+    let pending = answered(sent(), &as_answer(charge(A, ChargeState::CaptureInitiated, 0)), start()).intent;
+    let first = decide(&case(vec![pending]), &findings(closed()), after(MINUTE), &policies(), OURS);
+    assert_eq!(first.drafts[0].intent.progress.look_at, Some(after(MINUTE)));
+
+    let mut read = first.drafts[0].intent.clone();
+    read.progress.look_at = Some(after(DAY));
+    let again = Case { closed: true, record: first.record, ..case(vec![read]) };
+    let second = decide(&again, &findings(closed()), after(HOUR), &policies(), OURS);
+    assert_eq!(second.drafts[0].intent.progress.look_at, Some(after(DAY)));
+}
