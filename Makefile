@@ -55,8 +55,9 @@ bench: ## Benchmarks
 	cargo bench --locked --bench core
 
 MINUTES ?= 10
-overload: setup ## Twice the load that the service can take, for MINUTES (10)
-	cargo bench --locked --bench load -- overload "$(MINUTES)"
+TIMES ?= 2
+overload: setup ## TIMES (2) the load that the service can take, for MINUTES (10)
+	cargo bench --locked --bench load -- overload "$(MINUTES)" "$(TIMES)"
 
 SOAK ?= 45
 soak: setup ## Mixed traffic with restarts, crashes and faults, for SOAK (45) minutes

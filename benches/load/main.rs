@@ -15,7 +15,7 @@ mod world;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo bench --bench load -- overload|soak MINUTES, or: instances [speed|budget|killed]";
+const USAGE: &str = "usage: cargo bench --bench load -- overload MINUTES [TIMES], or: soak MINUTES, or: instances [speed|budget|killed]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -30,6 +30,9 @@ fn main() -> ExitCode {
             (kind.as_str(), Some(0))
         }
         [kind, minutes] => (kind.as_str(), minutes.parse().ok()),
+        [kind, minutes, times] if kind == "overload" && times.parse::<u32>().is_ok_and(|times| times > 1) => {
+            ("overload", minutes.parse().ok())
+        }
         _ => ("", None),
     };
     let Some(minutes) = minutes else {
@@ -40,7 +43,10 @@ fn main() -> ExitCode {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let done = match kind {
-        "overload" => runtime.block_on(overload::run(minutes)),
+        "overload" => {
+            let times = arguments.get(2).and_then(|times| times.parse().ok()).unwrap_or(2);
+            runtime.block_on(overload::run(minutes, times))
+        }
         "instances" => runtime.block_on(instances::run(arguments.get(1).map(String::as_str))),
         "soak" => runtime.block_on(soak::run(minutes)),
         _ => {

@@ -35,9 +35,11 @@ pub struct RequestLimits {
     pub body_read: Duration,
     /// Time from the end of the headers to the answer.
     pub answer: Duration,
-    /// Messages in verification and storage at a time; more get 503 at once. A message takes its place when it is read, so that slow
+    /// Messages in verification and storage at a time; more stand in line. A message takes its place when it is read, so that slow
     /// senders hold none.
     pub places: usize,
+    /// Time in line for a place; then 503.
+    pub line: Duration,
     /// Bytes that all bodies may hold together, without the first 16 KiB of each.
     pub shared_bytes: usize,
 }
@@ -45,10 +47,15 @@ pub struct RequestLimits {
 impl RequestLimits {
     /// SNS gives up after 15 s: an answer after that is a failure for it anyway. Its messages have a few KiB, and 256 KiB at most. With 4096
     /// connections all bodies hold at most 4096 * 16 KiB + 32 MiB = 96 MiB, and as many connections' buffers 64 MiB more.
+    ///
+    /// A refusal costs a quarter of an acceptance, and whoever was refused may send again at once: refused without a wait, four times the
+    /// capacity left three tenths of it. What stands in line does not send: with 4096 connections there are at most 3072 refusals in half
+    /// a second, however much is offered, and the rest of the time is for messages. And a short burst is not refused at all.
     pub const PUBLIC: Self = Self {
         body_read: Duration::from_secs(5),
         answer: Duration::from_secs(12),
         places: 1024,
+        line: Duration::from_millis(500),
         shared_bytes: 32 * 1024 * 1024,
     };
 }
@@ -202,7 +209,7 @@ enum Received {
     TooLarge,
     /// The body broke off, was slow, or found no room.
     Unread,
-    /// As many messages as there may be are being verified and stored.
+    /// As many messages as there may be are being verified and stored, and none of them was done soon.
     Overloaded,
     Unavailable,
 }
@@ -270,16 +277,13 @@ async fn receive(State(state): State<IpnState>, request: Request) -> Response {
 
 async fn handle(inner: &Inner, request: Request) -> Received {
     let (parts, body) = request.into_parts();
-    // Nothing is kept of a body that will be refused: a refusal must cost little, or under load refusing is all that is done.
-    if inner.places.available_permits() == 0 {
-        let passed = tokio::time::timeout(inner.limits.body_read, ipn_body::pass_over(body)).await;
-        return if passed.is_ok() { Received::Overloaded } else { Received::Unread };
-    }
     let body = match read(inner, body).await {
         Ok(body) => body,
         Err(received) => return received,
     };
-    let Ok(_place) = inner.places.try_acquire() else { return Received::Overloaded };
+    // It stands in line with its body read: a connection whose body is not is one that waits for its peer, and may have to make room.
+    let place = tokio::time::timeout(inner.limits.line, inner.places.acquire()).await;
+    let Ok(Ok(_place)) = place else { return Received::Overloaded };
     let message = match inner.verifier.verify(&headers(&parts.headers), &body.bytes).await {
         Ok(message) => message,
         Err(refused) => {

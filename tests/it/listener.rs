@@ -22,7 +22,7 @@ const SHORT: Duration = Duration::from_millis(200);
 const NEVER: Duration = Duration::from_mins(10);
 
 const CONNECTION: Limits = Limits { header_read: NEVER, write: NEVER, ..Limits::PUBLIC };
-const REQUEST: RequestLimits = RequestLimits { body_read: NEVER, answer: NEVER, ..RequestLimits::PUBLIC };
+const REQUEST: RequestLimits = RequestLimits { body_read: NEVER, answer: NEVER, line: SHORT, ..RequestLimits::PUBLIC };
 
 /// A second service on the same Redis, with bounds of its own.
 struct Bounded {
@@ -403,6 +403,26 @@ async fn messages_above_the_bound_get_503_while_others_are_in_hand() {
 }
 
 #[tokio::test]
+async fn a_message_above_the_bound_stands_in_line_until_another_is_done_and_makes_no_room() {
+    let limits = RequestLimits { places: 1, line: NEVER, ..REQUEST };
+    let bounded = Bounded::start(Limits { connections: 3, ..CONNECTION }, limits).await;
+    bounded.pause(&["PAUSE", "60000", "WRITE"]).await;
+    let mut messages = [bounded.say(&bounded.genuine()).await, bounded.say(&bounded.genuine()).await];
+    let mut silent = bounded.idle().await;
+    for _ in 0..5 {
+        let next = bounded.connect().await;
+        assert_eq!(silent.end().await, "", "it makes room, and neither of the older ones");
+        silent = next;
+    }
+    bounded.unpause().await;
+    for peer in &mut messages {
+        assert_eq!(peer.status().await, 200);
+    }
+    assert_eq!(bounded.app.journal().await.len(), 2);
+    bounded.stop().await;
+}
+
+#[tokio::test]
 async fn a_stop_finishes_the_request_in_hand_and_closes_connections_without_a_whole_head_at_once() {
     let bounded = Bounded::start(CONNECTION, REQUEST).await;
     let silent = bounded.connect().await;
@@ -440,6 +460,7 @@ fn the_bounds_fit_together() {
     let sns_gives_up = Duration::from_secs(15);
     let (connection, request) = (Limits::PUBLIC, RequestLimits::PUBLIC);
     assert!(request.body_read < request.answer && request.answer < sns_gives_up);
+    assert!(request.line < Duration::from_secs(1), "a refusal comes soon");
     let proxies_keep_idle_connections = Duration::from_mins(1);
     assert!(connection.header_read > proxies_keep_idle_connections, "the proxy is the first to close");
     assert!(request.places < connection.connections, "not all connections have a message in hand: one can make room");
