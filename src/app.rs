@@ -10,9 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, ensure};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::amazon_pay::AmazonPay;
 use crate::clock::Clock;
@@ -33,6 +34,8 @@ use crate::telemetry::metric;
 const DRAIN: Duration = Duration::from_mins(1);
 /// How often the samples of the histograms are folded into their buckets.
 const FOLDING: Duration = Duration::from_secs(5);
+/// How often what arrived is counted.
+const COUNTING: Duration = Duration::from_mins(1);
 /// How often streams are trimmed.
 const HOUSEKEEPING: Duration = Duration::from_hours(1);
 
@@ -228,7 +231,9 @@ impl App {
         {
             tasks.spawn(vital(shutdown.clone(), async move { forwarder.run().await }));
         }
+        let arriving = store.clone();
         tasks.spawn(vital(shutdown.clone(), keep_house(store, shutdown.clone())));
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(count_arrivals(arriving)));
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(fold_samples(metrics)));
         tasks.close();
 
@@ -369,6 +374,18 @@ async fn keep_house(store: Store, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = tokio::time::sleep(HOUSEKEEPING) => {}
+        }
+    }
+}
+
+/// For the chart of what arrives. That Redis does not answer is told by those who need it.
+async fn count_arrivals(store: Store) {
+    let mut ticks = tokio::time::interval(COUNTING);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = store.note_arrivals().await {
+            debug!(error = &error as &dyn std::error::Error, "what arrived was not counted");
         }
     }
 }

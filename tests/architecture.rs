@@ -77,7 +77,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("axum", &["http", "sandbox", "app"]),
     ("hyper", &["http/listener"]),
     ("hyper_util", &["http/listener"]),
-    ("rlimit", &["http/listener"]),
+    ("rlimit", &["http/listener", "cli/serve"]),
     ("rustix", &["crash"]),
     ("reqwest", &["amazon_pay", "sns/certificate", "forwarder", "telemetry/trace", "sandbox", "cli"]),
     ("aws_sdk_sns", &["sns/subscription"]),

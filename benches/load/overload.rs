@@ -1,8 +1,8 @@
 //! Twice the capacity and more, for minutes: what is acknowledged stays near the capacity, the rest is told 503 soon, memory stays flat,
 //! and what was acknowledged is in the journal.
 //!
-//! How near is a matter of what refusals cost, because whoever refuses does not accept meanwhile. A refusal has its price, which the
-//! run prints; what keeps the goodput up is that their number has a bound, however much is offered (`RequestLimits::line`).
+//! How near is a matter of what refusals cost, because whoever refuses does not accept meanwhile. What keeps the goodput up is that
+//! their number has a bound, however much is offered (`RequestLimits::line`).
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -24,7 +24,7 @@ const PERMISSIONS: usize = 200;
 /// SNS gives up after 15 s.
 const PATIENCE: Duration = Duration::from_secs(15);
 const CLOSED_LOOP: usize = 64;
-/// A little less than the service lets in.
+/// A little less than the service lets in: what it does not take waits at the sender.
 const OPEN_LOOP: usize = 4000;
 const MEASURE: Duration = Duration::from_mins(1);
 const SAMPLE: Duration = Duration::from_secs(10);
@@ -179,9 +179,6 @@ fn verdict(pool: &Pool, journaled: &[u32], [capacity, overload, after]: [&Phase;
         speed(after) / speed(capacity)
     );
     let refused = &overload.answers.refused;
-    // What was not spent on messages was spent on refusals.
-    let refusal = (1.0 - goodput).max(0.0) / overload.per_second(refused.len()).max(1.0);
-    println!("a refusal costs {:?} of the core", Duration::from_secs_f64(refusal));
     let held = [
         ("nothing acknowledged is lost", lost == 0),
         ("goodput stays above 0.6 of the capacity", goodput > 0.6),

@@ -27,6 +27,8 @@ pub struct ServeArgs {
 
 /// Serves until SIGTERM or SIGINT, then drains. Exit status: 0 stopped as asked, 1 failed, 2 wrong settings.
 pub async fn run(args: ServeArgs) -> ExitCode {
+    // A core file would hold the private key and what buyers' notifications say. A system that refuses this writes none.
+    let _ = rlimit::Resource::CORE.set(0, 0);
     if args.learn { learn(args.settings).await } else { serve(args).await }
 }
 

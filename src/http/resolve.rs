@@ -51,7 +51,7 @@ pub(super) async fn resolve(
         ResolveBody::Captured { charge_id } => captured(&state, &id, &charge_id).await,
         ResolveBody::Abandoned {} => decided(&state, &id, Resolution::Abandoned).await,
         ResolveBody::NewNumber { confirm } => {
-            let sentence = sentence(&id);
+            let sentence = sentence(id.as_str());
             if confirm != sentence {
                 let message = format!("look in Seller Central, and if there is no charge for it, type: {sentence}");
                 return Err(wrong("confirm", message));
@@ -62,7 +62,7 @@ pub(super) async fn resolve(
 }
 
 /// What has to be typed before a new number: it names the charge, so that it is not pasted for another one.
-fn sentence(id: &IntentId) -> String {
+pub(super) fn sentence(id: &str) -> String {
     format!("Seller Central shows no charge for {id}")
 }
 

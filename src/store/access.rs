@@ -106,7 +106,7 @@ impl Store {
 /// One key of each kind.
 fn samples(keys: &Keys) -> Vec<String> {
     let mut samples = vec![keys.marker(), keys.schedule(), keys.events(), keys.journal(), keys.quarantine()];
-    samples.extend([keys.quota(), keys.waiting(), keys.tickets(), keys.held_back(), keys.forward()]);
+    samples.extend([keys.quota(), keys.waiting(), keys.tickets(), keys.held_back(), keys.forward(), keys.arrivals()]);
     samples.push(keys.seen("x"));
     samples.extend([keys.index("held"), keys.index_expiry()]);
     if let Ok(permission) = "C00-0000000-0000000".parse::<ChargePermissionId>() {

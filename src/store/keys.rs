@@ -67,6 +67,12 @@ impl Keys {
         self.of("journal")
     }
 
+    /// Hash: how many messages the journal had taken by the end of each hour.
+    #[must_use]
+    pub fn arrivals(&self) -> String {
+        self.of("arrivals")
+    }
+
     /// Sorted set: messages that were tried and that the handler at `FORWARD_URL` has not taken, by when they are due (ms).
     #[must_use]
     pub fn forward(&self) -> String {
@@ -161,6 +167,7 @@ mod tests {
             keys.waiting(),
             keys.tickets(),
             keys.held_back(),
+            keys.arrivals(),
             keys.seen("m"),
             keys.permission(&permission),
             keys.hints(&permission),

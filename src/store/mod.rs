@@ -9,6 +9,7 @@
 //! - [`quarantine`]: what was kept aside for a person: look, replay, drop.
 //! - [`consumers`]: read the events as a consumer group. [`events`]: without one. [`groups`]: how far each has come; what may be trimmed.
 //! - [`forwards`]: what the handler at `FORWARD_URL` has not taken yet.
+//! - `arrivals`: how many messages came in each hour of the last week.
 //! - [`account`]: the marker, the stop switch, recovery after a loss, readiness.
 //! - `versions`: what a later version of the service wrote is left alone; unknown fields are kept.
 //! - `server`: what the server says about itself.
@@ -21,6 +22,7 @@
 mod access;
 pub mod account;
 pub mod actions;
+mod arrivals;
 pub mod captures;
 pub mod charges;
 mod connection;

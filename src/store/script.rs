@@ -51,6 +51,7 @@ scripts! {
     TRIM_LISTS = "trim_lists";
     TRIM_EVENTS = "trim_events";
     TELL_NEVER_HEARD = "tell_never_heard";
+    NOTE_ARRIVALS = "note_arrivals";
     TAKE_FORWARDS = "take_forwards";
     PUT_OFF_FORWARD = "put_off_forward";
     GIVE_UP_FORWARD = "give_up_forward";

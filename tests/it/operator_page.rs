@@ -1,6 +1,6 @@
 //! The operator page as a browser meets it: log in, look, press a button; and as somebody meets it who must not.
 
-use amazon_pay_ipn::sandbox::{DeclineCode, Forgery, NotificationType, ObjectType, Outcome};
+use amazon_pay_ipn::sandbox::{DeclineCode, Fault, Forgery, NotificationType, ObjectType, Operation, Outcome};
 use reqwest::{Client, Response, redirect};
 use serde_json::{Value, json};
 
@@ -245,6 +245,89 @@ async fn text_of_callers_is_text_on_the_page() {
     assert!(list.contains("&lt;script&gt;alert(1)"), "{list}");
     browser.press("drop", link).await;
     assert!(app.quarantine().await.is_empty());
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn what_arrived_in_each_hour_of_a_week_is_noted_and_shown() {
+    let app = TestApp::start().await;
+    let permission = app.permission();
+    let note = async || app.store.note_arrivals().await.expect("Redis answers");
+    let counts = async || {
+        let arrivals = app.store.arrivals().await.expect("Redis answers");
+        arrivals.into_iter().map(|(_, count)| count).collect::<Vec<_>>()
+    };
+    note().await;
+    let message = app.notification(&permission);
+    for _ in 0..2 {
+        assert_eq!(app.deliver(&message).await, 200);
+        assert_eq!(app.deliver(&app.notification(&permission)).await, 200);
+    }
+    note().await;
+    assert_eq!(counts().await, [3], "a repetition counts no more");
+    app.advance(5 * 60 * MINUTE);
+    assert_eq!(app.deliver(&app.notification(&permission)).await, 200);
+    note().await;
+    note().await;
+    assert_eq!(counts().await, [3, 1]);
+    let mut browser = Browser::new(&app);
+    browser.log_in().await;
+    let page = browser.get("/operator").await.text;
+    let chart = page.rsplit("Notifications, 7 days").next().and_then(|rest| rest.split("</figure>").next());
+    assert!(chart.is_some_and(|chart| chart.contains("stored: <b>4</b>")), "{page}");
+    for days in [6, 2] {
+        app.advance(days * 24 * 60 * MINUTE);
+        note().await;
+    }
+    assert_eq!(counts().await, [0; 0]);
+    let mut redis = app.connection().await;
+    let left: usize = redis::cmd("HLEN").arg(app.store.keys().arrivals()).query_async(&mut redis).await.expect("HLEN");
+    assert_eq!(left, 3, "two hours of the week, and what was before");
+    app.run_due().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_held_charge_is_resolved_on_the_page_with_what_seller_central_shows() {
+    let app = TestApp::start().await;
+    for id in ["one", "two"] {
+        app.sandbox.inject(Operation::CreateCharge, Fault::status(400, "DuplicateIdempotencyKey"));
+        app.submit(id, &app.permission()).await;
+        app.run_due().await;
+        assert_eq!(app.state(id).await, "held");
+    }
+    app.advance(60 * MINUTE);
+    let mut browser = Browser::new(&app);
+    browser.log_in().await;
+    let page = browser.get("/operator/charges/one").await.text;
+    for verb in ["resolve-captured", "resolve-abandoned", "resolve-new-number"] {
+        assert!(page.contains(&format!("value=\"{verb}\"")), "{verb}: {page}");
+    }
+    let code = browser.code().await;
+    let said = |verb: &'static str, said: &'static str| {
+        [("code", code.clone()), ("verb", verb.to_owned()), ("id", "one".to_owned()), ("said", said.to_owned())]
+    };
+    let sentence = "Seller Central shows no charge for one";
+    for (verb, words, sure, status) in [
+        ("resolve-new-number", sentence, "", 200),
+        ("resolve-new-number", "yes", "yes", 400),
+        ("resolve-captured", "S01-0000000-0000000-C000000", "yes", 400),
+    ] {
+        let form = said(verb, words);
+        let form = form.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let seen = browser.post("/operator/do", &[&form[..], &[("sure", sure)]].concat(), None).await;
+        assert_eq!(seen.status, status, "{verb} {words}: {}", seen.text);
+        assert_eq!(app.state("one").await, "held");
+    }
+    let form = said("resolve-new-number", sentence);
+    let form = form.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let seen = browser.post("/operator/do", &[&form[..], &[("sure", "yes")]].concat(), None).await;
+    assert_eq!((seen.status, seen.location.as_deref()), (303, Some("/operator/charges/one")), "{}", seen.text);
+    app.run_due().await;
+    assert_eq!(app.state("one").await, "captured");
+    assert_eq!(browser.press("resolve-abandoned", "two").await.status, 303);
+    assert_eq!(app.state("two").await, "abandoned");
+    assert!(!browser.get("/operator/charges/two").await.text.contains("resolve-"));
     app.finish().await;
 }
 

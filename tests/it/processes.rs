@@ -62,6 +62,18 @@ fn said(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), format!("{}{}", text(&output.stdout), text(&output.stderr)))
 }
 
+#[tokio::test]
+async fn a_process_that_crashes_leaves_no_core_file_with_the_key_in_it() {
+    let world = World::ready().await;
+    let mut served = Served::start(&world.environment);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", served.id())).expect("limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+    let fields: Vec<&str> = core.split_whitespace().collect();
+    assert_eq!(fields[4..6], ["0", "0"], "{core}");
+    served.terminate();
+    assert!(served.ended().await.success());
+}
+
 #[test]
 fn serve_without_settings_names_all_that_are_missing_at_once() {
     let (code, told) = said(&run(&mut program(&["serve"])));

@@ -15,7 +15,7 @@ use super::layout::{self, segment};
 use super::{Failed, Operator, PageState, foreign, is_own};
 use crate::http::internal::ApiState;
 use crate::http::problem::{FieldError, Problem};
-use crate::http::{charge_actions, charge_permissions, charges, quarantine, quota, stop};
+use crate::http::{charge_actions, charge_permissions, charges, quarantine, quota, resolve, stop};
 
 macro_rules! verbs {
     ($($verb:ident = $name:literal, $label:literal, $final:literal, $question:literal;)*) => {
@@ -58,6 +58,9 @@ verbs! {
     Pause = "pause", "Pause", false, "Send nothing for this charge until it is resumed?";
     Resume = "resume", "Resume", false, "Go on with this charge? What is due is sent at once.";
     Cancel = "cancel", "Cancel", true, "Cancel this charge? It is not sent anew; whether one may still come of it is said.";
+    Found = "resolve-captured", "There is a charge", false, "Name the charge that Seller Central shows for this. It is read at Amazon and matched, so that nothing is believed.";
+    GiveUp = "resolve-abandoned", "There is none: give up", true, "Does Seller Central show no charge for this? Then it ends here, and nothing more is sent for it.";
+    Anew = "resolve-new-number", "There is none: charge anew", true, "Look in Seller Central first: if there is a charge for this after all, the buyer is charged twice.";
     Reconcile = "reconcile", "Look now", false, "Look at this charge permission at Amazon now?";
     PausePermission = "pause-permission", "Pause all", false, "Send nothing for this charge permission until it is resumed?";
     ResumePermission = "resume-permission", "Resume all", false, "Go on with this charge permission? What is due is sent at once.";
@@ -69,6 +72,17 @@ verbs! {
     Probe = "probe", "Ask Amazon now", false, "Ask Amazon now whether the account works again?";
 }
 
+impl Verb {
+    /// What has to be said besides.
+    fn asks_for(self, id: &str) -> Option<String> {
+        match self {
+            Self::Found => Some("Its id at Amazon".to_owned()),
+            Self::Anew => Some(format!("To confirm, type: {}", resolve::sentence(id))),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Asked {
     code: String,
@@ -76,6 +90,8 @@ pub(super) struct Asked {
     id: String,
     #[serde(default)]
     sure: String,
+    #[serde(default)]
+    said: String,
 }
 
 /// `POST /operator/do`: asks back; with `sure` it is done.
@@ -95,7 +111,7 @@ pub(super) async fn act(
         return Ok(question(&state, &operator, verb, &asked.id));
     }
     warn!(verb = verb.name(), id = asked.id, "an operator asked for something on the page");
-    done(&state.api, verb, asked.id.clone()).await?;
+    done(&state.api, verb, asked.id.clone(), asked.said.trim()).await?;
     Ok(Redirect::to(&target(verb, &asked.id)).into_response())
 }
 
@@ -115,7 +131,12 @@ fn question(state: &PageState, operator: &Operator, verb: Verb, id: &str) -> Res
                     input type="hidden" name="verb" value=(verb.name());
                     input type="hidden" name="id" value=(id);
                     input type="hidden" name="sure" value="yes";
-                    button class=(class) autofocus { (verb.label()) }
+                    @if let Some(wanted) = verb.asks_for(id) {
+                        label { (wanted) input name="said" required autocomplete="off" autofocus; }
+                        button class=(class) { (verb.label()) }
+                    } @else {
+                        button class=(class) autofocus { (verb.label()) }
+                    }
                 }
                 a href=(target(verb, id)) { "No, back" }
             }
@@ -127,7 +148,9 @@ fn question(state: &PageState, operator: &Operator, verb: Verb, id: &str) -> Res
 /// Where the outcome is to be seen.
 fn target(verb: Verb, id: &str) -> String {
     match verb {
-        Verb::Retry | Verb::Pause | Verb::Resume | Verb::Cancel => format!("/operator/charges/{}", segment(id)),
+        Verb::Retry | Verb::Pause | Verb::Resume | Verb::Cancel | Verb::Found | Verb::GiveUp | Verb::Anew => {
+            format!("/operator/charges/{}", segment(id))
+        }
         Verb::Reconcile | Verb::PausePermission | Verb::ResumePermission | Verb::Close => {
             format!("/operator/permissions/{}", segment(id))
         }
@@ -136,7 +159,7 @@ fn target(verb: Verb, id: &str) -> String {
     }
 }
 
-async fn done(api: &ApiState, verb: Verb, id: String) -> Result<(), Problem> {
+async fn done(api: &ApiState, verb: Verb, id: String, said: &str) -> Result<(), Problem> {
     let (api, path) = (State(api.clone()), Path(id));
     let body = |value: serde_json::Value| Ok(Bytes::from(value.to_string()));
     match verb {
@@ -144,6 +167,9 @@ async fn done(api: &ApiState, verb: Verb, id: String) -> Result<(), Problem> {
         Verb::Pause => charge_actions::pause(api, path).await,
         Verb::Resume => charge_actions::resume(api, path).await,
         Verb::Cancel => charges::cancel(api, path).await,
+        Verb::Found => resolve::resolve(api, path, body(json!({ "as": "captured", "chargeId": said }))).await,
+        Verb::GiveUp => resolve::resolve(api, path, body(json!({ "as": "abandoned" }))).await,
+        Verb::Anew => resolve::resolve(api, path, body(json!({ "as": "new_number", "confirm": said }))).await,
         Verb::Reconcile => charge_permissions::reconcile(api, path, body(json!({}))).await,
         Verb::PausePermission => charge_actions::pause_permission(api, path).await,
         Verb::ResumePermission => charge_actions::resume_permission(api, path).await,

@@ -81,6 +81,14 @@ impl Figures {
         }
     }
 
+    /// Sums what came in each hour into the same bars.
+    pub(super) fn sums(hours: &[(Timestamp, u64)], now: Timestamp) -> Vec<u64> {
+        let last = bar_of(now);
+        let first = last + 1 - i64::try_from(BARS).unwrap_or(0);
+        let of = |bar: i64| hours.iter().filter(|(begins, _)| bar_of(*begins) == bar).map(|(_, count)| count).sum();
+        (first..=last).map(of).collect()
+    }
+
     /// The bars of the week that ends at `now`, each with the time it begins; forgets what is older.
     pub(super) fn week(&mut self, now: Timestamp) -> Vec<(Timestamp, Bar)> {
         let last = bar_of(now);
@@ -165,6 +173,15 @@ mod tests {
         let week = figures.week(at("2026-01-30T10:00:00Z"));
         assert_eq!((week.len(), week[0].0), (BARS, Figures::begin(at("2026-01-30T10:00:00Z"))));
         assert!(week.iter().all(|(_, bar)| *bar == Bar::default()) && figures.bars.is_empty());
+    }
+
+    #[test]
+    fn what_came_in_three_hours_is_one_bar() {
+        let hours = ["2026-01-30T08:00:00Z", "2026-01-30T09:00:00Z", "2026-01-30T11:00:00Z", "2026-01-01T00:00:00Z"];
+        let hours = hours.map(|begins| (at(begins), 2));
+        let sums = Figures::sums(&hours, at("2026-01-30T11:59:00Z"));
+        assert_eq!((sums.len(), &sums[BARS - 2..]), (BARS, [2, 4].as_slice()));
+        assert_eq!(sums.iter().sum::<u64>(), 6, "what is older is not shown");
     }
 
     #[test]

@@ -81,6 +81,7 @@ pub(super) async fn show(State(state): State<PageState>, operator: Operator) -> 
     let counts = store.count_charges().await?;
     let levels = store.levels().await?;
     let quota = store.quota_status().await?;
+    let arrivals = Figures::sums(&store.arrivals().await?, now);
     let (week, whole, until) = {
         let mut week = state.week.lock().await;
         week.catch_up(api, now).await?;
@@ -108,6 +109,7 @@ pub(super) async fn show(State(state): State<PageState>, operator: Operator) -> 
             @if !whole { p class="error" {
                 "Counted up to " (until.map(instant).unwrap_or_default()) " UTC so far: what happened later is not in these figures yet."
             } }
+            (notifications(&week, arrivals))
             (recoveries(&week))
             (declines(&week))
         }
@@ -188,6 +190,11 @@ fn worth(week: &[(Timestamp, Bar)]) -> BTreeMap<String, Decimal> {
 
 fn labels(week: &[(Timestamp, Bar)]) -> Vec<String> {
     week.iter().map(|(begins, _)| begins.strftime("%a %d %b %H:00").to_string()).collect()
+}
+
+fn notifications(week: &[(Timestamp, Bar)], arrived: Vec<u64>) -> Markup {
+    let series = [Series { name: "stored".to_owned(), class: "c1", values: arrived }];
+    bars("Notifications, 7 days", &labels(week), &series)
 }
 
 fn recoveries(week: &[(Timestamp, Bar)]) -> Markup {

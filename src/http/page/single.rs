@@ -28,6 +28,8 @@ pub(super) async fn charge(
     let id = charges::parse(&id)?;
     let charge = json!(charges::resource(&state.api, &id).await?);
     let ended = matches!(text(&charge, "state").as_str(), "captured" | "canceled" | "abandoned");
+    let held = text(&charge, "state") == "held";
+    let unverified = text(&charge, "outcome") == "unverified" && text(&charge, "resolvedAt").is_empty();
     let paused_by =
         |whom: &str| charge.get("pausedBy").and_then(Value::as_array).is_some_and(|by| by.iter().any(|by| by == whom));
     let paused = paused_by("charge");
@@ -43,8 +45,14 @@ pub(super) async fn charge(
                     (button(&operator, Verb::Cancel, id.as_str()))
                 }
             }
-            @if text(&charge, "state") == "held" {
-                p { "It is held: a person resolves it, after a look in Seller Central: " code { "amazon-pay-ipn charges resolve " (id) " --help" } }
+            @if held || unverified {
+                p { @if held { "It is held until a person resolves it, after a look in Seller Central:" }
+                    @else { "It has ended, and nobody is sure how. After a look in Seller Central:" } }
+                div class="actions" {
+                    (button(&operator, Verb::Found, id.as_str()))
+                    (button(&operator, Verb::GiveUp, id.as_str()))
+                    @if held { (button(&operator, Verb::Anew, id.as_str())) }
+                }
             }
         }
     };

@@ -471,6 +471,7 @@ impl TestApp {
                 "forward",
                 "events",
                 "journal",
+                "arrivals",
                 "quarantine",
                 "seen",
                 "permission",

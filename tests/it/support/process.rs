@@ -121,6 +121,10 @@ impl Served {
         panic!("the service did not start: {:?}", child.wait());
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn terminate(&self) {
         signal("TERM", self.child.id());
     }
