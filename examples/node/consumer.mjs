@@ -40,7 +40,7 @@ async function handle(type, data) {
       console.error("ask the buyer to go to", data.updateUrl);
       break;
     case "amazonpay.account.attention.v1":
-      console.error("a person must look:", data.message);
+      console.error("for the operators:", data.message);
       break;
     default: // types that you do not know are no mistake: new ones may come at any time
   }

@@ -30,7 +30,7 @@ def handle(kind: str, data: dict) -> None:
         case "amazonpay.charge.action_required.v1":
             print("ask the buyer to go to", data["updateUrl"], file=sys.stderr)
         case "amazonpay.account.attention.v1":
-            print("a person must look:", data["message"], file=sys.stderr)
+            print("for the operators:", data["message"], file=sys.stderr)
         case _:
             pass  # types that you do not know are no mistake: new ones may come at any time
 

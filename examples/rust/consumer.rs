@@ -42,7 +42,7 @@ fn handle(kind: &str, data: &Value) {
             eprintln!("paid: {} {} {}", text(&data["id"]), text(&amount["amount"]), text(&amount["currencyCode"]));
         }
         "amazonpay.charge.action_required.v1" => eprintln!("ask the buyer to go to {}", text(&data["updateUrl"])),
-        "amazonpay.account.attention.v1" => eprintln!("a person must look: {}", text(&data["message"])),
+        "amazonpay.account.attention.v1" => eprintln!("for the operators: {}", text(&data["message"])),
         // Types that you do not know are no mistake: new ones may come at any time.
         _ => {}
     }

@@ -271,9 +271,10 @@ fn table_line(event: &StoredEvent) -> String {
         let part = |name: &str| money[name].as_str().unwrap_or_default().to_owned();
         format!("{} {}", part("amount"), part("currencyCode"))
     });
-    let words = ["kind", "reasonCode", "reason", "why", "for", "outcome", "state", "subscription", "message"];
+    let words = ["kind", "send", "reasonCode", "reason", "why", "for", "outcome", "state", "subscription", "message"];
     let words = words.iter().map(|name| text(name).to_owned()).filter(|word| !word.is_empty());
-    let what: Vec<String> = money.take(1).chain(words.take(2)).collect();
+    let at = Some(text("at")).filter(|at| !at.is_empty()).map(|at| format!("at {at}"));
+    let what: Vec<String> = money.take(1).chain(words.take(2)).chain(at).collect();
     let kind = event.field("type").trim_start_matches("amazonpay.").trim_end_matches(".v1");
     row([event.field("time"), kind, event.field("subject"), text("id"), &what.join(", ")])
 }
@@ -312,6 +313,14 @@ mod tests {
         let line = table_line(&event("amazonpay.charge.declined.v1", "C01-1", data));
         assert!(line.contains(" charge.declined ") && line.contains("14.00 USD, x?[2J?y?z"), "{line}");
         assert_eq!(line.lines().count(), 1);
+    }
+
+    #[test]
+    fn a_row_tells_a_repeat_from_a_new_send_and_when_the_next_attempt_is() {
+        let line = |kind: &str, data: &str| table_line(&event(&format!("amazonpay.{kind}.v1"), "C01-1", data));
+        assert!(line("charge.attempted", r#"{"id":"a","send":"repeat","number":1}"#).ends_with(" repeat"));
+        let scheduled = line("charge.scheduled", r#"{"id":"a","why":"retry","at":"2026-02-01T10:00:00Z"}"#);
+        assert!(scheduled.ends_with(" retry, at 2026-02-01T10:00:00Z"), "{scheduled}");
     }
 
     #[test]

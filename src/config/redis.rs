@@ -20,7 +20,7 @@ impl Reader {
                 return None;
             }
             (None, None) => {
-                self.mistake("REDIS_URL", "is not set; expected for example redis://127.0.0.1:6379");
+                self.mistake("REDIS_URL", "is not set; expected for example redis://127.0.0.1:6379, here or in the file that REDIS_URL_FILE names");
                 return None;
             }
             (Some(url), None) => ("REDIS_URL", SecretString::from(url)),
