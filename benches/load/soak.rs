@@ -9,6 +9,7 @@ use amazon_pay_ipn::sandbox::{
     DeclineCode, Fault, Forgery, NotificationType, ObjectType, Operation, Outcome, PermissionSpec, SignatureVersion,
     SignedMessage,
 };
+use amazon_pay_ipn::telemetry::metric;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
@@ -396,7 +397,8 @@ impl Soak {
 
     async fn sample(&mut self) -> anyhow::Result<Sample> {
         let text = self.http.get(format!("{}/metrics", self.steady.internal)).send().await?.text().await?;
-        let tasks = text.lines().find_map(|line| line.strip_prefix("tasks ")).and_then(|number| number.parse().ok());
+        let tasks = text.lines().find_map(|line| line.strip_prefix(metric::TASKS)).map(str::trim);
+        let tasks = tasks.and_then(|number| number.parse().ok());
         let mut redis = self.world.connection().await?;
         let clients: String = redis::cmd("INFO").arg("clients").query_async(&mut redis).await?;
         let clients = clients.lines().find_map(|line| line.strip_prefix("connected_clients:"));
