@@ -30,11 +30,12 @@ lint: ## Formatting, clippy, documentation, contracts, alert rules, dependencies
 	@scripts/check-ops
 	@scripts/check-deploy
 
-ci: ## All that CI does: lint, test, examples, the first hour, release build, shared checks
+ci: ## All that CI does: lint, test, examples, the first hour, the page in a browser, release build, shared checks
 	$(MAKE) lint
 	$(MAKE) test
 	$(MAKE) examples
 	$(MAKE) first-hour
+	$(MAKE) page IMAGES=target/page
 	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 $(MAKE) release # what it does, not how fast: minutes less
 	@for check in ../shared/checks/*; do \
 		if [ -f "$$check" ] && [ -x "$$check" ]; then \
@@ -87,11 +88,12 @@ simulate: setup ## Seeded simulation, SEEDS (1000) runs
 planted: setup ## Does the simulation catch bugs that were planted by hand?
 	@scripts/planted-bugs
 
-# Not in `make ci`: it needs Chromium (Debian's package), and fetches playwright-core from npm.
-page: setup ## Look at the operator page in headless Chromium; writes docs/images
+# It needs Chromium (Debian's package), and fetches playwright-core from npm.
+IMAGES ?= docs/images
+page: setup ## Look at the operator page in headless Chromium; writes IMAGES (docs/images)
 	@command -v $${CHROMIUM:-chromium} >/dev/null || apt-get install -y --no-install-recommends chromium
 	npm --prefix scripts/browser ci --no-audit --no-fund --silent
-	cargo test --locked --test it -- --ignored --nocapture a_browser_shows
+	IMAGES="$(IMAGES)" cargo test --locked --test it -- --ignored --nocapture a_browser_shows
 
 # Not in `make ci`: six runs of all integration tests.
 test-redis-matrix: setup ## The integration stories on every kind of Redis

@@ -74,7 +74,7 @@ try {
   await page.waitForSelector('.banner');
   const other = await browser.newContext({ storageState: await context.storageState(), javaScriptEnabled: false });
   const plain = await other.newPage();
-  for (const [button, banner] of [['Stop all charges', 'The stop switch is on'], ['Lift the stop switch', 'All is well']]) {
+  for (const [button, banner] of [['Stop all charges', 'The stop switch is on'], ['Lift the stop switch', 'At work']]) {
     await plain.goto(`${base}/operator`);
     await plain.click(`text=${button}`);
     await plain.click('button.sure');

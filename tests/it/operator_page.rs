@@ -29,7 +29,7 @@ impl Browser {
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
             ("x-frame-options", "DENY"),
-            ("referrer-policy", "no-referrer"),
+            ("referrer-policy", "same-origin"),
             ("cache-control", "no-store"),
         ] {
             assert_eq!(answer.headers()[name], value, "{name}");
@@ -62,6 +62,8 @@ impl Browser {
         }
         if let Some(from) = from {
             request = request.header("sec-fetch-site", from);
+            let origin = if from == "same-origin" { self.base.as_str() } else { "http://elsewhere.example" };
+            request = request.header("origin", origin);
         }
         let body: Vec<String> = form.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
         let request = request.header("content-type", "application/x-www-form-urlencoded").body(body.join("&"));
@@ -356,16 +358,22 @@ async fn a_browser_shows_the_page_light_dark_and_on_a_phone() {
             }
         }
         app.run_due().await;
-        app.pass(24 * 60 * MINUTE, 180 * MINUTE).await;
+        for _ in 0..8 {
+            app.deliver_all().await;
+            app.store.note_arrivals().await.expect("Redis answers");
+            app.pass(180 * MINUTE, 180 * MINUTE).await;
+        }
     }
     let object = (ObjectType::ChargePermission, parked.as_str());
     let ipn = app.sandbox.ipn(object, &parked, NotificationType::StateChange);
     let message = app.sandbox.forge(&ipn, Forgery::ForeignMerchant).expect("a message");
     assert_eq!(app.post_ipn(&message.body, &message.headers).await, 200);
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/images");
+    let folder = std::env::var("IMAGES").unwrap_or_else(|_| "docs/images".to_owned());
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    std::fs::create_dir_all(&folder).expect("a folder");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/browser/look.js");
     let mut node = tokio::process::Command::new("node");
-    node.args([script, &app.internal, TOKEN, &parked, folder]).kill_on_drop(true);
+    node.args([script, &app.internal, TOKEN, &parked]).arg(&folder).kill_on_drop(true);
     let looked = node.output().await.expect("node runs");
     let said = format!("{}{}", String::from_utf8_lossy(&looked.stdout), String::from_utf8_lossy(&looked.stderr));
     assert!(looked.status.success(), "{said}");
