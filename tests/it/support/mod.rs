@@ -138,6 +138,8 @@ impl TestApp {
         let first = Store::connect(alone, settings.account.clone(), clock.clone()).expect("the store");
         if let Some(init) = options.init {
             assert!(matches!(first.init(init).await.expect("init"), Initialised::Done { .. }));
+            // The service does so at a time of its own, which may be the middle of a story that counts keys.
+            first.note_arrivals().await.expect("a note");
         }
         let http = reqwest::Client::builder().no_proxy().timeout(MINUTE).build().expect("a client");
         let (store, reconciler, public, internal, stop, served) = serve(&settings, &clock).await;
