@@ -1,5 +1,7 @@
 //! The operator page as a browser meets it: log in, look, press a button; and as somebody meets it who must not.
 
+use std::path::Path;
+
 use amazon_pay_ipn::sandbox::{DeclineCode, Fault, Forgery, NotificationType, ObjectType, Operation, Outcome};
 use reqwest::{Client, Response, redirect};
 use serde_json::{Value, json};
@@ -333,6 +335,12 @@ async fn a_held_charge_is_resolved_on_the_page_with_what_seller_central_shows() 
     app.finish().await;
 }
 
+/// The folder for the pictures, from the root of the crate.
+#[expect(clippy::disallowed_methods, reason = "a switch of the harness, not a setting of the service")]
+fn images() -> String {
+    std::env::var("IMAGES").unwrap_or_else(|_| "docs/images".to_owned())
+}
+
 /// A week of all sorts of charges, in a page that a browser looks at. `make page` runs it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "make page: needs Chromium and playwright-core"]
@@ -368,8 +376,7 @@ async fn a_browser_shows_the_page_light_dark_and_on_a_phone() {
     let ipn = app.sandbox.ipn(object, &parked, NotificationType::StateChange);
     let message = app.sandbox.forge(&ipn, Forgery::ForeignMerchant).expect("a message");
     assert_eq!(app.post_ipn(&message.body, &message.headers).await, 200);
-    let folder = std::env::var("IMAGES").unwrap_or_else(|_| "docs/images".to_owned());
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(images());
     std::fs::create_dir_all(&folder).expect("a folder");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/browser/look.js");
     let mut node = tokio::process::Command::new("node");
