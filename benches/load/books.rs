@@ -65,7 +65,7 @@ impl Audit<'_> {
             let charge: Value = serde_json::from_str(&text)?;
             let state = charge["state"].as_str().with_context(|| format!("{id}: {text}"))?.to_owned();
             if !["captured", "canceled", "abandoned"].contains(&state.as_str()) {
-                open.push(format!("{id} {state}"));
+                open.push(format!("{id} {state}: {charge}"));
             } else if (state == "captured") != (captured == 1) {
                 wrong.push(format!("{id} {state}, in the ledger {captured}"));
             }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use amazon_pay_ipn::clock::Stopwatch;
 use amazon_pay_ipn::sandbox::{
-    DeclineCode, Fault, Forgery, NotificationType, ObjectType, Operation, Outcome, PermissionSpec, SignatureVersion,
-    SignedMessage,
+    ChargeState, DeclineCode, Fault, Forgery, NotificationType, ObjectType, Operation, Outcome, PermissionSpec,
+    SignatureVersion, SignedMessage,
 };
 use amazon_pay_ipn::telemetry::metric;
 use anyhow::{Context, bail};
@@ -184,6 +184,7 @@ impl Soak {
             tokio::time::sleep(ROUND / (2 * JUMPS_A_ROUND)).await;
         }
         self.people().await?;
+        self.decide_late_captures()?;
         self.deliver().await?;
         self.strangers().await?;
         self.look().await
@@ -320,6 +321,15 @@ impl Soak {
                 }
             };
             self.count("acts of people");
+        }
+        Ok(())
+    }
+
+    /// An authorisation that is captured late pends until Amazon decides; one that it never decided would rightly be held in the end.
+    fn decide_late_captures(&self) -> anyhow::Result<()> {
+        let sandbox = &self.world.sandbox;
+        for charge in sandbox.ledger().charges.iter().filter(|charge| charge.state == ChargeState::CaptureInitiated) {
+            sandbox.finish_pending(&charge.charge_id, ChargeState::Captured, None)?;
         }
         Ok(())
     }
