@@ -14,7 +14,7 @@ mod redis;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Parser};
 use secrecy::SecretString;
 
 use crate::amazon_pay::ClientSettings;
@@ -160,6 +160,21 @@ settings! {
     clock_offset_file = "CLOCK_OFFSET_FILE", "clock-offset-file";
 }
 
+/// A command line without anything on it.
+#[derive(Debug, Parser)]
+struct Environment {
+    #[command(flatten)]
+    given: Given,
+}
+
+impl Given {
+    /// The settings of `serve`, where this shell has them.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        Environment::try_parse_from(["serve"]).map(|environment| environment.given).unwrap_or_default()
+    }
+}
+
 /// One mistake in the settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {message}")]
@@ -242,6 +257,19 @@ pub fn read_store(given: Given) -> Result<(Account, StoreSettings, Clock), Vec<M
         (Some(account), Some(store)) if reader.mistakes.is_empty() => Ok((account, store, clock)),
         _ => Err(reader.mistakes),
     }
+}
+
+/// How `verify` judges when it is to judge as `serve` would.
+///
+/// # Errors
+/// All mistakes at once.
+pub fn read_verification(given: Given) -> Result<(SnsSettings, Clock), Vec<Mistake>> {
+    let mut reader = Reader::new(given);
+    let account = reader.account();
+    let sns = reader.sns();
+    let clock = reader.clock();
+    reader.refuse_sandbox_settings_in_live(account.as_ref());
+    sns.filter(|_| reader.mistakes.is_empty()).map(|sns| (sns, clock)).ok_or(reader.mistakes)
 }
 
 /// Where the internal listener of this configuration can be reached from the same host, for `healthcheck`.

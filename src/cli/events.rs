@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::mistakes;
+use super::{mistakes, progress};
 use crate::config::{self, Given};
 use crate::model::event::EventType;
 use crate::model::ids::ChargePermissionId;
@@ -186,6 +186,7 @@ async fn replay(store: &Store, args: &ReplayArgs) -> Result<Printed, Failed> {
     let mut from = asked;
     // Where the stream began when what it held before could not be printed any more: at first, or because it was trimmed meanwhile.
     let mut began: Option<EntryId> = None;
+    let bar = progress::unless_seen(|| progress::counted("events read"));
     'pages: loop {
         let oldest = store.events_from(EntryId::default(), 1).await?.first().map(|event| event.entry);
         if oldest.is_none_or(|oldest| from < oldest) {
@@ -194,6 +195,7 @@ async fn replay(store: &Store, args: &ReplayArgs) -> Result<Printed, Failed> {
         let events = store.events_from(from, PAGE).await?;
         let Some(last) = events.last() else { break };
         from = last.entry.next();
+        bar.inc(events.len().try_into().unwrap_or(0));
         for event in &events {
             if until.is_some_and(|until| event.entry >= until) {
                 break 'pages;

@@ -9,6 +9,7 @@ pub mod init;
 mod mistakes;
 pub mod operator;
 pub mod policy;
+mod progress;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod schema;

@@ -9,7 +9,9 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::mistakes;
 use crate::clock::Clock;
+use crate::config::{self, Given};
 use crate::sns::{Check, Envelope, Explanation, Headers, Outcome, RefusedClass, SnsSettings, TopicArn, Verifier};
 
 /// The largest body that SNS sends over HTTPS is well below this.
@@ -26,6 +28,8 @@ enum Assumed {
     Topic,
     /// That the certificate which was given is Amazon's.
     Certificate,
+    /// That what a sandbox's settings trust instead of Amazon is to be trusted.
+    Sandbox,
 }
 
 impl Assumed {
@@ -33,6 +37,7 @@ impl Assumed {
         match self {
             Self::Topic => TOPIC_ASSUMED,
             Self::Certificate => CERTIFICATE_ASSUMED,
+            Self::Sandbox => SANDBOX_ASSUMED,
         }
     }
 
@@ -40,12 +45,16 @@ impl Assumed {
         match self {
             Self::Topic => "the topic is one that you trust",
             Self::Certificate => "the certificate is Amazon's",
+            Self::Sandbox => "what the settings trust is Amazon SNS",
         }
     }
 }
 
 const CERTIFICATE_ASSUMED: &str = "WARNING: the issuer of the given certificate is not known here, so nothing shows that it is \
     Amazon's. The service itself takes certificates only from the host of SNS.";
+
+const SANDBOX_ASSUMED: &str = "WARNING: the settings put a sandbox's trust in the place of Amazon's (SNS_CERTIFICATE_BASE_URL, \
+    SNS_CERTIFICATE_NAME, SNS_TRUST_ANCHORS_FILE), so \"genuine\" says nothing about Amazon.";
 
 const TOPIC_ASSUMED: &str = "WARNING: no --topic was given, so the topic that the message itself names is assumed. \
     Anyone with an AWS account can publish signed messages to a topic of their own: without --topic, \"genuine\" says \
@@ -67,6 +76,10 @@ pub struct VerifyArgs {
     /// A topic whose messages are accepted; may be repeated
     #[arg(long = "topic", value_name = "ARN")]
     topics: Vec<TopicArn>,
+    /// Judge by the settings of `serve` in the environment, as the service would: topics (unless --topic is given), ages, versions, chain,
+    /// and the trust of a sandbox
+    #[arg(long)]
+    settings: bool,
     /// Print the checks as JSON
     #[arg(long)]
     json: bool,
@@ -74,9 +87,21 @@ pub struct VerifyArgs {
 
 /// Runs the command and prints what it found.
 pub async fn run(args: VerifyArgs) -> ExitCode {
-    let printed = match explain(&args).await {
+    let given = if args.settings {
+        match config::read_verification(Given::from_environment()) {
+            Ok(read) => Some(read),
+            Err(wrong) => return mistakes::report(&wrong),
+        }
+    } else {
+        None
+    };
+    let printed = match explain(&args, given).await {
         Ok((explanation, assumed)) => {
-            let text = if args.json { as_json(&explanation, &assumed) } else { as_text(&explanation, &assumed) };
+            let text = if args.json {
+                as_json(&explanation, &assumed)
+            } else {
+                as_text(&explanation, &assumed, args.settings)
+            };
             let code = if explanation.refused.is_none() { ExitCode::SUCCESS } else { EXIT_REFUSED.into() };
             std::io::stdout().lock().write_all(text.as_bytes()).map(|()| code)
         }
@@ -85,30 +110,40 @@ pub async fn run(args: VerifyArgs) -> ExitCode {
     printed.unwrap_or_else(|_| EXIT_USAGE.into())
 }
 
-/// The explanation, and what it rests on that was not shown.
-async fn explain(args: &VerifyArgs) -> anyhow::Result<(Explanation, Vec<Assumed>)> {
+/// The explanation by the given settings, or those of who sets nothing; and what it rests on that was not shown.
+async fn explain(
+    args: &VerifyArgs,
+    given: Option<(SnsSettings, Clock)>,
+) -> anyhow::Result<(Explanation, Vec<Assumed>)> {
     let body = if args.file.as_os_str() == "-" {
         bounded(std::io::stdin().lock(), MAX_MESSAGE_BYTES).context("cannot read standard input")?
     } else {
         read_file(&args.file, MAX_MESSAGE_BYTES)?
     };
     let certificate = args.certificate.as_ref().map(|path| read_file(path, MAX_CERTIFICATE_BYTES)).transpose()?;
-    let topics = if args.topics.is_empty() {
-        Envelope::parse(&body).ok().and_then(|envelope| envelope.topic_arn.parse().ok()).into_iter().collect()
-    } else {
-        args.topics.clone()
-    };
-    let settings = SnsSettings::for_topics(topics);
-    let clock = args.at.map_or_else(Clock::system, Clock::fixed);
+    let named =
+        || Envelope::parse(&body).ok().and_then(|envelope| envelope.topic_arn.parse().ok()).into_iter().collect();
+    let mut assumed = Vec::new();
+    let (mut settings, mut clock) = given.unwrap_or_else(|| {
+        if args.topics.is_empty() {
+            assumed.push(Assumed::Topic);
+        }
+        (SnsSettings::for_topics(named()), Clock::system())
+    });
+    if !args.topics.is_empty() {
+        settings.topics.clone_from(&args.topics);
+    }
+    if let Some(at) = args.at {
+        clock = Clock::fixed(at);
+    }
+    if settings.trusts_a_sandbox() {
+        assumed.push(Assumed::Sandbox);
+    }
     let verifier = match certificate {
         Some(pem) => Verifier::with_certificate(settings, clock, &pem)?,
         None => Verifier::new(settings, clock)?,
     };
     let explanation = verifier.explain(&Headers::default(), &body).await;
-    let mut assumed = Vec::new();
-    if args.topics.is_empty() {
-        assumed.push(Assumed::Topic);
-    }
     if args.certificate.is_some() && explanation.refused.is_none() && !explanation.chain_proven {
         assumed.push(Assumed::Certificate);
     }
@@ -127,7 +162,7 @@ fn bounded(source: impl Read, max_bytes: u64) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn as_text(explanation: &Explanation, assumed: &[Assumed]) -> String {
+fn as_text(explanation: &Explanation, assumed: &[Assumed], by_settings: bool) -> String {
     let mut lines = Vec::new();
     for step in &explanation.steps {
         let name = step.check.as_str().replace('_', " ");
@@ -147,12 +182,12 @@ fn as_text(explanation: &Explanation, assumed: &[Assumed]) -> String {
         lines.push(assumption.warning().to_owned());
         lines.push(String::new());
     }
-    lines.push(verdict(explanation, assumed));
+    lines.push(verdict(explanation, assumed, by_settings));
     lines.push(String::new());
     lines.join("\n")
 }
 
-fn verdict(explanation: &Explanation, assumed: &[Assumed]) -> String {
+fn verdict(explanation: &Explanation, assumed: &[Assumed], by_settings: bool) -> String {
     let Some(refused) = &explanation.refused else {
         let conditions: Vec<&str> = assumed.iter().map(|assumption| assumption.condition()).collect();
         let conditions =
@@ -166,9 +201,10 @@ fn verdict(explanation: &Explanation, assumed: &[Assumed]) -> String {
     };
     let check = refused.check();
     let hint = if check == Check::Timestamp.as_str() { " To judge it as of another time use --at." } else { "" };
-    // No setting is read here: ages, REQUIRE_SIGNATURE_V2 and REQUIRE_CHAIN may be set otherwise.
+    // Ages, REQUIRE_SIGNATURE_V2 and REQUIRE_CHAIN may be set otherwise than by default.
+    let settings = if by_settings { "these" } else { "its default" };
     format!(
-        "REFUSED by the check \"{}\". The service, with its default settings, would answer {answer}.{hint}",
+        "REFUSED by the check \"{}\". The service, with {settings} settings, would answer {answer}.{hint}",
         check.replace('_', " ")
     )
 }
@@ -190,7 +226,7 @@ fn as_json(explanation: &Explanation, assumed: &[Assumed]) -> String {
     let value = json!({
         "genuine": refused.is_none(), "refusedBy": refused.map(crate::sns::Refused::check),
         "topicAssumed": assumed.contains(&Assumed::Topic), "certificateAssumed": assumed.contains(&Assumed::Certificate),
-        "chainProven": explanation.chain_proven, "checks": checks,
+        "sandboxTrusted": assumed.contains(&Assumed::Sandbox), "chainProven": explanation.chain_proven, "checks": checks,
     });
     format!("{value:#}\n")
 }
@@ -235,8 +271,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_genuine_message_is_explained_on_one_screen() {
-        let (explanation, assumed) = explain(&Files::with(&genuine()).args(&["--topic", TOPIC])).await.unwrap();
-        let text = as_text(&explanation, &assumed);
+        let (explanation, assumed) = explain(&Files::with(&genuine()).args(&["--topic", TOPIC]), None).await.unwrap();
+        let text = as_text(&explanation, &assumed, false);
         // The certificate of the test is no one's that is known.
         assert!(text.ends_with("GENUINE: signed by Amazon SNS, if the certificate is Amazon's.\n"), "{text}");
         assert!(
@@ -249,8 +285,8 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_topic_the_reader_is_warned() {
-        let (explanation, assumed) = explain(&Files::with(&genuine()).args(&[])).await.unwrap();
-        let text = as_text(&explanation, &assumed);
+        let (explanation, assumed) = explain(&Files::with(&genuine()).args(&[]), None).await.unwrap();
+        let text = as_text(&explanation, &assumed, false);
         assert!(explanation.refused.is_none() && text.contains("WARNING"), "{text}");
         assert!(text.ends_with("if the topic is one that you trust and the certificate is Amazon's.\n"), "{text}");
     }
@@ -259,13 +295,13 @@ mod tests {
     async fn a_refusal_names_the_check_and_the_answer() {
         let mut forged = genuine();
         forged["Message"] = Value::from("forged");
-        let (explanation, assumed) = explain(&Files::with(&forged).args(&["--topic", TOPIC])).await.unwrap();
-        let text = as_text(&explanation, &assumed);
+        let (explanation, assumed) = explain(&Files::with(&forged).args(&["--topic", TOPIC]), None).await.unwrap();
+        let text = as_text(&explanation, &assumed, false);
         assert!(text.contains("FAILED  signature ") && text.contains("would answer 403"), "{text}");
 
         let other = TOPIC.replace("us-east-1", "eu-west-1");
-        let (explanation, assumed) = explain(&Files::with(&genuine()).args(&["--topic", &other])).await.unwrap();
-        let text = as_text(&explanation, &assumed);
+        let (explanation, assumed) = explain(&Files::with(&genuine()).args(&["--topic", &other]), None).await.unwrap();
+        let text = as_text(&explanation, &assumed, false);
         assert!(text.contains("REFUSED by the check \"topic\"") && text.contains("not reached"), "{text}");
     }
 
@@ -273,8 +309,8 @@ mod tests {
     async fn a_message_that_was_kept_too_long_is_refused_with_the_way_to_judge_it() {
         let mut old = genuine();
         old["Timestamp"] = Value::from("2020-01-01T00:00:00.000Z");
-        let (explanation, assumed) = explain(&Files::with(&old).args(&["--topic", TOPIC])).await.unwrap();
-        let text = as_text(&explanation, &assumed);
+        let (explanation, assumed) = explain(&Files::with(&old).args(&["--topic", TOPIC]), None).await.unwrap();
+        let text = as_text(&explanation, &assumed, false);
         assert!(text.contains("REFUSED by the check \"timestamp\"") && text.contains("use --at"), "{text}");
     }
 
@@ -282,8 +318,8 @@ mod tests {
     async fn files_that_cannot_be_used_are_wrong_usage() {
         let files = Files::with(&genuine());
         std::fs::write(files.directory.path().join("pem"), "no certificate").unwrap();
-        assert!(explain(&files.args(&[])).await.is_err());
+        assert!(explain(&files.args(&[]), None).await.is_err());
         std::fs::remove_file(files.directory.path().join("message")).unwrap();
-        assert!(explain(&files.args(&[])).await.is_err());
+        assert!(explain(&files.args(&[]), None).await.is_err());
     }
 }

@@ -261,7 +261,7 @@ impl Reader {
         })
     }
 
-    fn sns(&mut self) -> Option<SnsSettings> {
+    pub(super) fn sns(&mut self) -> Option<SnsSettings> {
         let text = self.required("SNS_TOPIC_ARNS", self.given.sns_topic_arns.clone(), "the topic ARNs of Amazon Pay");
         let mut topics = Vec::new();
         let given = text.is_some();

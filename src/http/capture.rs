@@ -10,9 +10,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tracing::info;
 
-use super::charge_body::{Amount, Checker, parse_json};
+use super::charge_body::{Amount, Checker};
 use super::charges::{parse, resource};
 use super::internal::ApiState;
+use super::json_body;
 use super::problem::{FieldError, Problem};
 use crate::model::capture::CaptureWish;
 use crate::model::charge_request::ChargeRequest;
@@ -69,7 +70,8 @@ pub(super) async fn request(
 
 /// Reads the wish. No body, or an empty one, is the whole amount.
 fn read(bytes: &[u8], charge: &ChargeRequest, account: &Account) -> Result<CaptureWish, Vec<FieldError>> {
-    let body: CaptureBody = if bytes.trim_ascii().is_empty() { CaptureBody::default() } else { parse_json(bytes)? };
+    let body: CaptureBody =
+        if bytes.trim_ascii().is_empty() { CaptureBody::default() } else { json_body::parse(bytes)? };
     let mut checker = Checker { errors: Vec::new() };
     let most = charge.charge_amount;
     let amount = match &body.capture_amount {

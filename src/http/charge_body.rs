@@ -2,9 +2,10 @@
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
+use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
+use super::json_body;
 use super::problem::FieldError;
 use crate::model::charge_request::{Channel, ChargeInitiator, ChargeRequest, MerchantMetadata, ProviderMetadata};
 use crate::model::handover::{HandedOver, NEW_CHECKOUT, PriorDecline};
@@ -108,46 +109,12 @@ pub(super) fn read(
     policies: &Policies,
     now: Timestamp,
 ) -> Result<Submission, Vec<FieldError>> {
-    let body: Body = parse_json(bytes)?;
+    let body: Body = json_body::parse(bytes)?;
     let mut checker = Checker { errors: Vec::new() };
     let submission = checker.check(body, account, policies, now);
     match submission {
         Some(submission) if checker.errors.is_empty() => Ok(submission),
         _ => Err(checker.errors),
-    }
-}
-
-/// Reads one JSON object; a wrong field is named.
-pub(super) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Vec<FieldError>> {
-    // An array would be read as the fields in their order.
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
-        let message = "expected one JSON object".to_owned();
-        return Err(vec![FieldError { field: String::new(), message }]);
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let body = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        vec![FieldError { field: field_of(&path, error.inner()), message: error.inner().to_string() }]
-    })?;
-    if deserializer.end().is_err() {
-        let message = "expected one JSON object and nothing after it".to_owned();
-        return Err(vec![FieldError { field: String::new(), message }]);
-    }
-    Ok(body)
-}
-
-/// serde reports an unknown or missing field at its parent; the name is in the message.
-fn field_of(path: &str, error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    let named = ["unknown field `", "missing field `"]
-        .iter()
-        .find_map(|start| message.strip_prefix(start))
-        .and_then(|rest| rest.split('`').next());
-    match (path, named) {
-        (".", Some(name)) => name.to_owned(),
-        (path, Some(name)) if !path.ends_with(name) => format!("{path}.{name}"),
-        (".", None) => String::new(),
-        (path, _) => path.to_owned(),
     }
 }
 

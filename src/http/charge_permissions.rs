@@ -11,9 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
-use super::charge_body::parse_json;
 use super::charges::ChargeResource;
 use super::internal::ApiState;
+use super::json_body;
 use super::problem::{FieldError, Problem};
 use super::quota::{WaitingForQuota, waiting_for_quota};
 use crate::model::charge_intent::{ChargeIntent, Park, Stage, Why};
@@ -130,7 +130,7 @@ pub(super) async fn close(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let id = parse(&id)?;
-    let body: CloseBody = parse_json(&body.map_err(Problem::Unreadable)?).map_err(Problem::Invalid)?;
+    let body: CloseBody = json_body::parse(&body.map_err(Problem::Unreadable)?).map_err(Problem::Invalid)?;
     let reason = body.closure_reason.as_str();
     let is_text = !reason.trim().is_empty() && !reason.chars().any(char::is_control);
     if !is_text || reason.chars().count() > MAX_REASON_CHARS {
@@ -163,7 +163,7 @@ pub(super) async fn reconcile(
     let body: ReconcileBody = if body.trim_ascii().is_empty() {
         ReconcileBody::default()
     } else {
-        parse_json(&body).map_err(Problem::Invalid)?
+        json_body::parse(&body).map_err(Problem::Invalid)?
     };
     crash_point!(LookBefore);
     let known = state.0.store.request_look(&id, body.new).await?;

@@ -10,6 +10,7 @@ pub mod charges;
 mod event_groups;
 pub mod internal;
 mod ipn_body;
+mod json_body;
 pub mod learning;
 pub mod listener;
 mod openapi;

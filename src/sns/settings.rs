@@ -50,4 +50,10 @@ impl SnsSettings {
             api_base_url: None,
         }
     }
+
+    /// Whether something else than Amazon is trusted, as a sandbox needs it.
+    #[must_use]
+    pub fn trusts_a_sandbox(&self) -> bool {
+        self.certificate_base_url.is_some() || self.certificate_name.is_some() || self.trust_anchors_pem.is_some()
+    }
 }

@@ -171,6 +171,31 @@ async fn a_service_that_is_not_there_and_a_wrong_token_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_shell_without_settings_is_told_what_to_give_instead() {
+    let output = program(&["charges", "list"]).stdin(Stdio::null()).output().expect("the program runs");
+    let complaints = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{complaints}");
+    assert!(complaints.contains("--token-file FILE") && complaints.contains("--api URL"), "{complaints}");
+}
+
+#[tokio::test]
+async fn of_a_charge_that_is_captured_in_part_both_amounts_are_listed() {
+    let desk = Desk::start().await;
+    let permission = desk.app.permission();
+    let mut body = TestApp::body("sub-1", &permission);
+    body["captureNow"] = json!(false);
+    assert_eq!(desk.app.post("/v1/charges", &body).await.status, 202);
+    desk.app.run_due().await;
+    assert!(!desk.good(&["charges", "list"]).await.out.contains(" of "));
+    let part = json!({ "captureAmount": { "amount": "9.50", "currencyCode": "USD" } });
+    assert_eq!(desk.app.post("/v1/charges/sub-1/capture", &part).await.status, 202);
+    desk.app.run_due().await;
+    let list = desk.good(&["charges", "list"]).await.out;
+    assert!(list.contains("9.50 USD of 14.00 USD"), "{list}");
+    desk.app.finish().await;
+}
+
+#[tokio::test]
 async fn shells_are_given_completions() {
     let desk = Desk::start().await;
     for shell in ["bash", "zsh", "fish"] {

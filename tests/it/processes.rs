@@ -4,12 +4,14 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use amazon_pay_ipn::clock::Clock;
-use amazon_pay_ipn::sandbox::{Fault, Gate, Operation, PermissionSpec, Sandbox, SandboxSettings};
+use amazon_pay_ipn::sandbox::{
+    Fault, Gate, NotificationType, ObjectType, Operation, PermissionSpec, Sandbox, SandboxSettings, SignatureVersion,
+};
 use amazon_pay_ipn::sns::Check;
 use serde_json::json;
 
 use crate::process::{Environment, Served, TOKEN, program, run, text, until};
-use crate::support::servers::Redis;
+use crate::support::servers::{Redis, ask};
 
 struct World {
     redis: Redis,
@@ -241,4 +243,63 @@ async fn what_alarms_watch_is_there_at_zero_before_it_first_happens() {
     for line in expected {
         assert!(metrics.lines().any(|found| found == line), "{line} is missing in\n{metrics}");
     }
+}
+
+#[tokio::test]
+async fn a_running_service_notes_what_arrives_and_tells_when_nothing_ever_did() {
+    let mut world = World::ready().await;
+    // Redis was set up just now; for the service that is more than a day ago.
+    let offset = world.environment.folder.path().join("offset");
+    std::fs::write(&offset, Duration::from_hours(25).as_millis().to_string()).expect("a file");
+    world.environment.set("CLOCK_OFFSET_FILE", offset.display().to_string());
+    let mut served = Served::start(&world.environment);
+    let there = |end: &str| {
+        let keys: Vec<String> = ask(&world.redis.url_of_own(), &["KEYS", &format!("*:{end}")]).expect("keys");
+        !keys.is_empty()
+    };
+    until("a note of what arrived", || there("arrivals")).await;
+    until("an event", || there("events")).await;
+    let told = run(&mut world.environment.program(&["events", "tail"]));
+    assert!(text(&told.stdout).contains("never_heard"), "{:?}", said(&told));
+    served.terminate();
+    assert!(served.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_message_is_verified_by_the_settings_of_a_sandboxs_service() {
+    let mut world = World::ready().await;
+    let folder = world.environment.folder.path();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let ipn = world.sandbox.ipn((ObjectType::ChargePermission, "C01-1"), "C01-1", NotificationType::StateChange);
+    let genuine = world.sandbox.sign(&ipn, SignatureVersion::V2);
+    let (message, forged, anchors) = (path("message"), path("forged"), path("anchors"));
+    std::fs::write(&message, &genuine.body).expect("a file");
+    std::fs::write(&forged, genuine.body.replace("C01-1", "C01-2")).expect("a file");
+    std::fs::write(&anchors, world.sandbox.trust_anchor_pem()).expect("a file");
+    let of_sns = [
+        ("SNS_CERTIFICATE_BASE_URL", world.sandbox.certificate_base_url().to_owned()),
+        ("SNS_CERTIFICATE_NAME", world.sandbox.certificate_name().to_owned()),
+        ("SNS_TRUST_ANCHORS_FILE", anchors),
+    ];
+    for (name, value) in of_sns {
+        world.environment.set(name, value);
+    }
+    let verify = |words: &[&str]| {
+        let mut command = world.environment.program(&[&["verify"], words].concat());
+        tokio::task::spawn_blocking(move || said(&run(&mut command)))
+    };
+    let (code, told) = verify(&["--settings", &message]).await.expect("no panic");
+    assert!(code == Some(0) && told.contains("a sandbox's trust in the place of Amazon's"), "{told}");
+    let (code, told) = verify(&["--settings", &forged]).await.expect("no panic");
+    assert!(
+        code == Some(1) && told.contains("\"signature\". The service, with these settings, would answer 403"),
+        "{told}"
+    );
+    // By itself it believes Amazon alone.
+    let (code, told) = verify(&[&message]).await.expect("no panic");
+    assert!(code == Some(1) && told.contains("with its default settings"), "{told}");
+    world.environment.set("SNS_TOPIC_ARNS", "arn:aws:sns:us-east-1:1:other".to_owned());
+    let mut command = world.environment.program(&["verify", "--settings", &message]);
+    let (code, told) = said(&run(&mut command));
+    assert!(code == Some(2) && told.contains("SNS_TOPIC_ARNS"), "{told}");
 }

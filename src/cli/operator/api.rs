@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::table::printable;
+use crate::cli::progress;
 
 /// The service answers within 20 s.
 const TIMEOUT: Duration = Duration::from_secs(25);
@@ -126,6 +127,7 @@ impl Api {
     ) -> Result<(Vec<Value>, bool), ApiError> {
         let mut all: Vec<Value> = Vec::new();
         let mut cursor: Option<String> = None;
+        let bar = progress::counted("read");
         loop {
             let limit = most.saturating_sub(all.len()).clamp(1, 200).to_string();
             let mut query = query.to_vec();
@@ -135,6 +137,7 @@ impl Api {
             }
             let mut page = self.get(path, &query).await?;
             if let Some(Value::Array(part)) = page.get_mut(entries).map(Value::take) {
+                bar.inc(part.len().try_into().unwrap_or(0));
                 all.extend(part);
             }
             cursor = page.get("nextCursor").and_then(Value::as_str).map(str::to_owned);

@@ -154,7 +154,7 @@ pub(super) fn rows(charges: &[Value]) -> String {
     let mut table = table(&["CHARGE", "PERMISSION", "AMOUNT", "STATE", "ATTEMPTS", "REASON", "NEXT ATTEMPT"]);
     for charge in charges {
         let mut row = vec![text(charge, "id").into(), text(charge, "chargePermissionId").into()];
-        row.push(money(charge, "chargeAmount").into());
+        row.push(amount(charge).into());
         row.push(state(charge, "state"));
         row.push(text(charge, "attempts").into());
         row.push(text(charge, "reasonCode").into());
@@ -162,6 +162,12 @@ pub(super) fn rows(charges: &[Value]) -> String {
         table.add_row(row);
     }
     table.to_string()
+}
+
+/// The amount that was authorised; where less is captured, or is to be, both.
+fn amount(charge: &Value) -> String {
+    let (whole, part) = (money(charge, "chargeAmount"), money(charge, "capture/captureAmount"));
+    if part.is_empty() || part == whole { whole } else { format!("{part} of {whole}") }
 }
 
 /// When it is tried next, or what keeps it from that.

@@ -4,15 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
 use super::table::{printable, table, text, time};
 use super::{OperatorError, confirm, finish, print, print_json_line};
+use crate::cli::progress;
 use crate::model::money::Money;
 
 /// The service takes no longer body.
@@ -161,15 +160,6 @@ fn judged(line: &mut Line, answer: Result<Value, ApiError>) -> Result<(), ApiErr
     }
 }
 
-/// On a terminal alone, and on standard error: what is printed stays whole.
-fn progress(what: &'static str, lines: usize) -> ProgressBar {
-    let bar = ProgressBar::new(lines.try_into().unwrap_or(u64::MAX)).with_message(what);
-    let style = ProgressStyle::with_template("{msg} {pos} of {len} {bar:30} {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(500));
-    bar
-}
-
 fn count(lines: &[Line], fate: Fate) -> usize {
     lines.iter().filter(|line| line.fate == fate).count()
 }
@@ -232,32 +222,27 @@ fn report(lines: &[Line], json: bool) -> Result<(), OperatorError> {
 
 /// Asks the service about each line; nothing is stored.
 async fn check(api: &Api, lines: &mut [Line]) -> Result<(), ApiError> {
-    let bar = progress("checked", lines.len());
+    let bar = progress::of("checked", lines.len());
     for line in lines {
         bar.inc(1);
         let Some(body) = line.body.clone() else { continue };
         judged(line, api.post(&["charge-checks"], &body).await)?;
     }
-    bar.finish_and_clear();
     Ok(())
 }
 
 /// Submits what is new. Ends at the first that cannot be done now: what was done is done, and the same again is safe.
 async fn submit(api: &Api, lines: &mut [Line]) -> Result<(), ApiError> {
-    let bar = progress("imported", lines.len());
+    let bar = progress::of("imported", lines.len());
     for line in lines.iter_mut() {
         bar.inc(1);
         let (Some(body), Fate::New) = (&line.body, line.fate) else { continue };
         match api.post(&["charges"], body).await {
             Ok(charge) => (line.fate, line.charge) = (Fate::Imported, Some(charge)),
             Err(ApiError::Refused(why)) => (line.fate, line.note) = (Fate::Wrong, why),
-            Err(error) => {
-                bar.finish_and_clear();
-                return Err(error);
-            }
+            Err(error) => return Err(error),
         }
     }
-    bar.finish_and_clear();
     Ok(())
 }
 

@@ -12,11 +12,11 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser};
+use clap::Args;
 use serde_json::Value;
 
 use self::api::{Api, ApiError};
-use super::mistakes;
+use super::{mistakes, progress};
 use crate::config::{self, Given};
 
 /// What every one of these commands says of its exit status.
@@ -25,6 +25,10 @@ Exit status: 0 done, 1 refused by the service (the answer says why), 2 wrong usa
 could not be asked, or cannot do it now: the same again is safe.
 
 The service is found by the settings of `serve` in the environment: INTERNAL_LISTEN_ADDR (--api), INTERNAL_API_TOKEN_FILE (--token-file).";
+
+/// What helps in a shell that does not have them.
+const NO_SETTINGS: &str =
+    "in a shell without the settings of `serve`: --token-file FILE, and --api URL unless it is http://127.0.0.1:8081";
 
 /// Exit status: there is no such thing.
 const EXIT_MISSING: u8 = 3;
@@ -50,13 +54,6 @@ pub struct Connection {
     json: bool,
 }
 
-/// The settings of `serve`, where this shell has them.
-#[derive(Debug, Parser)]
-struct Environment {
-    #[command(flatten)]
-    given: Given,
-}
-
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 enum OperatorError {
@@ -73,12 +70,12 @@ enum OperatorError {
 
 impl Connection {
     fn open(&self) -> Result<Api, ExitCode> {
-        let environment = Environment::try_parse_from(["serve"]);
-        let mut given = environment.map(|environment| environment.given).unwrap_or_default();
+        let mut given = Given::from_environment();
         if let Some(file) = &self.token_file {
             given.internal_api_token_file = Some(file.display().to_string());
         }
-        let (address, token) = config::read_internal_api(given).map_err(|wrong| mistakes::report(&wrong))?;
+        let (address, token) =
+            config::read_internal_api(given).map_err(|wrong| mistakes::report_with(&wrong, NO_SETTINGS))?;
         let base = self.api.clone().unwrap_or_else(|| format!("http://{address}"));
         Api::new(&base, token).map_err(|error| {
             mistakes::fail(&error.into());
@@ -107,12 +104,14 @@ where
     F: Future<Output = Result<(), OperatorError>>,
 {
     let (mut code, mut again) = (ExitCode::SUCCESS, false);
+    let bar = progress::unless_seen(|| progress::of("done", ids.len()));
     for id in ids {
         let done = act(id).await;
+        bar.inc(1);
         let Err(error) = &done else { continue };
         let nobody = matches!(error, OperatorError::Api(ApiError::Unreachable(_)));
         let later = nobody || matches!(error, OperatorError::Api(ApiError::Unavailable(_)));
-        let said = finish(done);
+        let said = bar.suspend(|| finish(done));
         if later || !again {
             code = said;
         }

@@ -88,6 +88,12 @@ pub(super) fn money(value: &Value, path: &str) -> String {
     format!("{} {}", part("amount"), part("currencyCode")).trim().to_owned()
 }
 
+/// The amount that was authorised; where less is captured, or is to be, both.
+fn amount(charge: &Value) -> String {
+    let (whole, part) = (money(charge, "chargeAmount"), money(charge, "capture/captureAmount"));
+    if part.is_empty() || part == whole { whole } else { format!("{part} of {whole}") }
+}
+
 /// A time to the second, in UTC.
 pub(super) fn time(value: &Value, path: &str) -> String {
     let text = text(value, path);
@@ -132,7 +138,7 @@ pub(super) fn charges_table(charges: &[Value]) -> Markup {
                     tr {
                         td { (charge_link(&text(charge, "id"))) }
                         td class="wide" { (permission_link(&text(charge, "chargePermissionId"))) }
-                        td { (money(charge, "chargeAmount")) }
+                        td { (amount(charge)) }
                         td { (state_of(charge)) }
                         td class="wide" { (text(charge, "attempts")) }
                         td { (text(charge, "reasonCode")) }
@@ -190,5 +196,14 @@ mod tests {
             assert!(!drawn.contains("<script") && !drawn.contains("\"'/"), "{drawn}");
         }
         assert_eq!(segment("a/b ?%é"), "a%2Fb%20%3F%25%C3%A9");
+    }
+
+    #[test]
+    fn of_a_charge_that_is_captured_in_part_both_amounts_are_shown() {
+        let of = |amount: &str| json!({ "amount": amount, "currencyCode": "USD" });
+        let captured = |part: &str| json!({ "chargeAmount": of("14.00"), "capture": { "captureAmount": of(part) } });
+        assert_eq!(amount(&captured("9.50")), "9.50 USD of 14.00 USD");
+        assert_eq!(amount(&captured("14.00")), "14.00 USD");
+        assert_eq!(amount(&json!({ "chargeAmount": of("14.00") })), "14.00 USD");
     }
 }
