@@ -310,7 +310,8 @@ async fn redis_killed_and_started_again_under_load_loses_no_acknowledged_notific
     let stored: Vec<String> = app.journal().await.iter().map(|entry| entry["message_id"].clone()).collect();
     let lost: Vec<&String> = acknowledged.iter().filter(|id| !stored.contains(id)).collect();
     assert!(lost.is_empty(), "{} of {} are lost", lost.len(), acknowledged.len());
-    assert!(acknowledged.len() > 60, "there was load: {}", acknowledged.len());
+    // 20 were stored before each kill; of these the four posters had at most one each in hand, stored and not answered.
+    assert!(acknowledged.len() >= 3 * (20 - 4), "there was load: {}", acknowledged.len());
     // The first command may still find the connection to the one that was killed.
     let _ = app.store.account().await;
     app.run_due().await;
