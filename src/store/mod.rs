@@ -1,6 +1,6 @@
 //! The only door to Redis: key names, one typed wrapper per Lua script, and nothing that decides.
 //!
-//! - [`notifications`]: accept and quarantine what the public listener verified.
+//! - [`notifications`]: accept and quarantine what the public listener verified. `together`: many at a time.
 //! - [`charges`]: submit, read and cancel charge intents. [`captures`]: the wish to capture one, and the mark of its send.
 //! - [`actions`]: retry, pause and resolve them. [`lists`]: find them.
 //! - [`reconciliations`]: claim a permission, renew its lease, mark a send, commit.
@@ -49,6 +49,7 @@ mod script;
 mod server;
 mod target;
 mod tls;
+mod together;
 mod versions;
 
 use std::sync::Arc;
@@ -69,6 +70,7 @@ pub use replicas::{MAX_REPLICA_TIMEOUT, Replicas};
 pub use server::Accounts;
 pub use target::{check_url, is_tls};
 pub use tls::{ClientIdentity, IdentityMistake, TlsSettings, check_ca};
+use together::Queue;
 
 /// What must be left of a lease beyond the time-out of the call that starts.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(15);
@@ -132,7 +134,7 @@ impl Default for Bounds {
 }
 
 /// What went wrong at the store.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// Redis cannot be reached, refuses us or the write, or did not answer in time. It may have executed the command.
     #[error("{}", explain(.0))]
@@ -221,6 +223,8 @@ struct Inner {
     settings: StoreSettings,
     clock: Clock,
     due_changed: Notify,
+    /// Notifications that wait to be stored.
+    queue: Queue,
 }
 
 impl Store {
@@ -241,6 +245,7 @@ impl Store {
             settings,
             clock,
             due_changed: Notify::new(),
+            queue: Queue::default(),
         })))
     }
 

@@ -7,7 +7,8 @@ use redis::AsyncCommands;
 use redis::streams::StreamRangeReply;
 use serde_json::json;
 
-use super::script::{ACCEPT_NOTIFICATION, KEEP_NOTIFICATION, Reply, TELL_NEVER_HEARD};
+use super::script::{KEEP_NOTIFICATION, TELL_NEVER_HEARD};
+use super::together::Entry;
 use super::{Store, StoreError, millis};
 use crate::model::event::{Event, EventType};
 use crate::model::hint::{Hint, HintNote, ObjectType};
@@ -80,51 +81,28 @@ impl Store {
                 for_intent: None,
             },
         };
-        let keys = [
-            inner.keys.marker(),
-            inner.keys.seen(delivery.message_id),
-            inner.keys.journal(),
-            inner.keys.permission(named.charge_permission_id),
-            inner.keys.hints(named.charge_permission_id),
-            inner.keys.schedule(),
-        ];
-        let (field, note) = (hint.field(), json!(hint.note).to_string());
-        let (ttl, published) = (millis(inner.settings.dedupe_ttl).to_string(), delivery.published_at.to_string());
-        let published_ms = delivery.published_at.as_millisecond().to_string();
-        let (most, oldest) = (inner.settings.bounds.hints_per_permission.to_string(), self.journal_cutoff());
-        let args = [
-            named.charge_permission_id.as_str(),
-            &ttl,
-            &field,
-            &published_ms,
-            &note,
-            &most,
-            &oldest,
-            "message_id",
-            delivery.message_id,
-            "topic_arn",
-            delivery.topic_arn,
-            "published_at",
-            &published,
-            "object_type",
-            named.object_type.as_str(),
-            "object_id",
-            named.object_id.as_str(),
-            "charge_permission_id",
-            named.charge_permission_id.as_str(),
-            "notification_type",
-            named.notification_type,
-            "notification_id",
-            named.notification_id,
-            "body",
-            delivery.body,
-        ];
-        let accepted =
-            accepted(&self.run(&ACCEPT_NOTIFICATION, &keys, &args).await?, "the list of hints of this permission")?;
-        if accepted == Accepted::Stored {
-            self.nudge();
-        }
-        Ok(accepted)
+        let entry = Entry {
+            keys: [
+                inner.keys.seen(delivery.message_id),
+                inner.keys.permission(named.charge_permission_id),
+                inner.keys.hints(named.charge_permission_id),
+            ],
+            args: [
+                named.charge_permission_id.to_string(),
+                hint.field(),
+                delivery.published_at.as_millisecond().to_string(),
+                json!(hint.note).to_string(),
+                delivery.message_id.to_owned(),
+                delivery.topic_arn.to_owned(),
+                delivery.published_at.to_string(),
+                named.object_type.as_str().to_owned(),
+                named.object_id.to_string(),
+                named.notification_type.to_owned(),
+                named.notification_id.to_owned(),
+                delivery.body.to_owned(),
+            ],
+        };
+        self.store_together(entry).await
     }
 
     /// Keeps aside a verified notification that cannot be acted on.
@@ -217,21 +195,18 @@ impl Store {
             "body",
             delivery.body,
         ];
-        accepted(&self.run(&KEEP_NOTIFICATION, &keys, &args).await?, "the quarantine")
+        let reply = self.run(&KEEP_NOTIFICATION, &keys, &args).await?;
+        match reply.outcome() {
+            "kept" => Ok(Accepted::Stored),
+            "duplicate" => Ok(Accepted::Duplicate),
+            "full" => Err(StoreError::Full("the quarantine")),
+            _ => Err(reply.unexpected()),
+        }
     }
 
     /// Journal entries carry the server's own time, which no clock of ours moves.
-    fn journal_cutoff(&self) -> String {
+    pub(super) fn journal_cutoff(&self) -> String {
         let now = self.0.clock.now().as_millisecond().saturating_sub(self.0.clock.offset_ms());
         now.saturating_sub(millis(self.0.settings.journal_retention)).max(0).to_string()
-    }
-}
-
-fn accepted(reply: &Reply, what: &'static str) -> Result<Accepted, StoreError> {
-    match reply.outcome() {
-        "accepted" | "kept" => Ok(Accepted::Stored),
-        "duplicate" => Ok(Accepted::Duplicate),
-        "full" => Err(StoreError::Full(what)),
-        _ => Err(reply.unexpected()),
     }
 }

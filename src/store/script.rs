@@ -2,70 +2,105 @@
 
 use std::sync::LazyLock;
 
-use redis::{FromRedisValue, Script, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, Script, ServerErrorKind, Value};
 
+use super::connection::Handle;
 use super::{Store, StoreError};
 use crate::clock::Stopwatch;
 use crate::telemetry::metric;
 
-/// A script of `lua/`, with the prelude before it.
+/// A script of `lua/`, with the prelude and the parts that it uses before it.
 pub(super) struct NamedScript {
     pub(super) name: &'static str,
     script: LazyLock<Script>,
 }
 
+impl NamedScript {
+    /// All in one buffer: the crate's own invocation makes one for each key and argument.
+    fn command<K: AsRef<str>>(&self, keys: &[K], offset: &str, args: &[&str]) -> Cmd {
+        let bytes = keys.iter().map(|key| key.as_ref().len()).chain(args.iter().map(|arg| arg.len())).sum::<usize>();
+        let mut command = Cmd::with_capacity(keys.len() + args.len() + 4, bytes + 80);
+        command.arg("EVALSHA").arg(self.script.get_hash()).arg(keys.len());
+        for key in keys {
+            command.arg(key.as_ref());
+        }
+        command.arg(offset).arg(args);
+        command
+    }
+
+    /// A server that does not know the script is given it, and asked again: it has done nothing.
+    async fn invoke(&self, command: &Cmd, handle: &mut Handle) -> RedisResult<Vec<Value>> {
+        match command.query_async(handle).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.script.load_async(handle).await?;
+                command.query_async(handle).await
+            }
+            result => result,
+        }
+    }
+}
+
 macro_rules! scripts {
-    ($($constant:ident = $name:literal;)*) => {
+    ($($constant:ident = $name:literal $(, $part:literal)*;)*) => {
         $(pub(super) static $constant: NamedScript = NamedScript {
             name: $name,
             script: LazyLock::new(|| {
-                Script::new(concat!(include_str!("lua/prelude.lua"), "\n", include_str!(concat!("lua/", $name, ".lua"))))
+                Script::new(concat!(
+                    include_str!("lua/prelude.lua"), "\n",
+                    $(include_str!(concat!("lua/parts/", $part, ".lua")), "\n",)*
+                    include_str!(concat!("lua/", $name, ".lua")),
+                ))
             }),
         };)*
+
+        /// Name, parts and text of each.
+        #[cfg(test)]
+        const ALL: &[(&str, &[&str], &str)] =
+            &[$(($name, &[$($part),*], include_str!(concat!("lua/", $name, ".lua")))),*];
     };
 }
 
 scripts! {
-    ACCEPT_NOTIFICATION = "accept_notification";
-    KEEP_NOTIFICATION = "keep_notification";
-    SUBMIT_CHARGE = "submit_charge";
-    CANCEL_CHARGE = "cancel_charge";
-    CLAIM_PERMISSION = "claim_permission";
-    RENEW_LEASE = "renew_lease";
+    ACCEPT_NOTIFICATIONS = "accept_notifications", "wake";
+    KEEP_NOTIFICATION = "keep_notification", "events";
+    SUBMIT_CHARGE = "submit_charge", "halts", "wake", "events", "lists";
+    CANCEL_CHARGE = "cancel_charge", "wake", "events", "lists";
+    CLAIM_PERMISSION = "claim_permission", "halts", "wake";
+    RENEW_LEASE = "renew_lease", "wake";
     RELEASE_LEASE = "release_lease";
-    MARK_SEND = "mark_send";
-    REQUEST_CAPTURE = "request_capture";
-    MARK_CAPTURE = "mark_capture";
-    COMMIT_RECONCILIATION = "commit_reconciliation";
-    ADD_HINT = "add_hint";
-    REPLAY_QUARANTINED = "replay_quarantined";
-    SET_STOP = "set_stop";
-    INIT_ACCOUNT = "init_account";
-    HOLD_INTENT = "hold_intent";
-    REQUEST_CLOSE = "request_close";
-    REQUEST_LOOK = "request_look";
-    RETRY_CHARGE = "retry_charge";
-    SET_PAUSE = "set_pause";
-    RESOLVE_INTENT = "resolve_intent";
-    LIST_INTENT = "list_intent";
-    TRIM_LISTS = "trim_lists";
-    TRIM_EVENTS = "trim_events";
-    TELL_NEVER_HEARD = "tell_never_heard";
+    MARK_SEND = "mark_send", "halts", "events", "server", "lists";
+    REQUEST_CAPTURE = "request_capture", "wake", "events";
+    MARK_CAPTURE = "mark_capture", "halts", "events", "server";
+    COMMIT_RECONCILIATION = "commit_reconciliation", "wake", "events", "lists", "quota";
+    ADD_HINT = "add_hint", "wake";
+    REPLAY_QUARANTINED = "replay_quarantined", "wake";
+    SET_STOP = "set_stop", "halts", "events";
+    INIT_ACCOUNT = "init_account", "halts", "server";
+    HOLD_INTENT = "hold_intent", "events", "lists";
+    REQUEST_CLOSE = "request_close", "wake";
+    REQUEST_LOOK = "request_look", "wake";
+    RETRY_CHARGE = "retry_charge", "halts", "wake";
+    SET_PAUSE = "set_pause", "halts", "wake", "events", "lists";
+    RESOLVE_INTENT = "resolve_intent", "halts", "wake", "events", "lists";
+    LIST_INTENT = "list_intent", "lists";
+    TRIM_LISTS = "trim_lists", "lists";
+    TRIM_EVENTS = "trim_events", "events";
+    TELL_NEVER_HEARD = "tell_never_heard", "events";
     NOTE_ARRIVALS = "note_arrivals";
     TAKE_FORWARDS = "take_forwards";
     PUT_OFF_FORWARD = "put_off_forward";
-    GIVE_UP_FORWARD = "give_up_forward";
-    LIST_DUE = "list_due";
-    RESERVE_QUOTA = "reserve_quota";
-    NOTE_THROTTLED = "note_throttled";
-    SET_FAULT = "set_fault";
-    PUT_OFF = "put_off";
+    GIVE_UP_FORWARD = "give_up_forward", "events";
+    LIST_DUE = "list_due", "quota";
+    RESERVE_QUOTA = "reserve_quota", "wake", "quota";
+    NOTE_THROTTLED = "note_throttled", "quota";
+    SET_FAULT = "set_fault", "halts", "events";
+    PUT_OFF = "put_off", "wake", "events", "quota";
 }
 
 /// Scripts after which somebody is told that something is so, or a request goes out: with `WAIT_REPLICAS` they count only once replicas
 /// have confirmed them. What the others write is found again by looking at Amazon, or is asked for again.
 const PROMISES: [&str; 15] = [
-    "accept_notification",
+    "accept_notifications",
     "keep_notification",
     "submit_charge",
     "cancel_charge",
@@ -119,30 +154,24 @@ impl Reply {
 impl Store {
     /// Runs a script. The clock offset is always the first argument; the outcomes that every script shares become errors. A promise is
     /// waited for whatever its outcome: that it was stored before, too, is true only if the replicas have it.
-    pub(super) async fn run(
+    pub(super) async fn run<K: AsRef<str> + Sync>(
         &self,
         script: &'static NamedScript,
-        keys: &[String],
+        keys: &[K],
         args: &[&str],
     ) -> Result<Reply, StoreError> {
         let stopwatch = Stopwatch::start();
-        let mut invocation = script.script.prepare_invoke();
-        for key in keys {
-            invocation.key(key);
-        }
         let waiting = self.0.waiting.as_ref().filter(|_| PROMISES.contains(&script.name));
         let offset = self.0.clock.offset_ms();
-        invocation.arg(if waiting.is_some() { format!("{offset} promise") } else { offset.to_string() });
-        for arg in args {
-            invocation.arg(*arg);
-        }
+        let offset = if waiting.is_some() { format!("{offset} promise") } else { offset.to_string() };
+        let command = script.command(keys, &offset, args);
         let mut promise = match waiting {
             Some(waiting) => Some(waiting.promise().await?),
             None => None,
         };
-        let result: redis::RedisResult<Vec<Value>> = match &mut promise {
-            Some(promise) => invocation.invoke_async(&mut promise.handle).await,
-            None => invocation.invoke_async(&mut self.0.connection.handle()).await,
+        let result = match &mut promise {
+            Some(promise) => script.invoke(&command, &mut promise.handle).await,
+            None => script.invoke(&command, &mut self.0.connection.handle()).await,
         };
         let mut reply = Reply { script: script.name, values: result? };
         let reply = match reply.outcome() {
@@ -159,5 +188,46 @@ impl Store {
         }
         metrics::histogram!(metric::REDIS_SCRIPT_SECONDS, "script" => script.name).record(stopwatch.elapsed());
         reply
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::ALL;
+
+    const PARTS: [(&str, &str); 6] = [
+        ("halts", include_str!("lua/parts/halts.lua")),
+        ("wake", include_str!("lua/parts/wake.lua")),
+        ("events", include_str!("lua/parts/events.lua")),
+        ("server", include_str!("lua/parts/server.lua")),
+        ("lists", include_str!("lua/parts/lists.lua")),
+        ("quota", include_str!("lua/parts/quota.lua")),
+    ];
+
+    /// What a part defines at its top.
+    fn defines(text: &str) -> BTreeSet<&str> {
+        let names = text.lines().filter_map(|line| line.strip_prefix("local "));
+        names.filter_map(|name| name.trim_start_matches("function ").split(['(', ' ']).next()).collect()
+    }
+
+    /// Words outside comments.
+    fn words(text: &str) -> BTreeSet<&str> {
+        let code = text.lines().map(|line| line.split("--").next().unwrap_or_default());
+        code.flat_map(|line| line.split(|letter: char| !letter.is_alphanumeric() && letter != '_')).collect()
+    }
+
+    #[test]
+    fn every_script_is_given_the_parts_that_it_uses_and_no_others() {
+        for (name, parts, text) in ALL {
+            let used = PARTS.iter().filter(|(_, part)| !defines(part).is_disjoint(&words(text)));
+            assert_eq!(used.map(|(name, _)| *name).collect::<Vec<_>>(), *parts, "{name}");
+        }
+        for (name, part) in PARTS {
+            let others =
+                PARTS.iter().filter(|(other, text)| *other != name && !defines(text).is_disjoint(&words(part)));
+            assert_eq!(others.count(), 0, "{name} works by itself");
+        }
     }
 }

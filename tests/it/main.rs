@@ -46,6 +46,7 @@ mod rows;
 mod sandbox_command;
 mod support;
 mod sweep;
+mod together;
 mod traces;
 mod trigger;
 mod versions;

@@ -161,11 +161,16 @@ impl Way {
                     let ended = Arc::clone(&over);
                     let named = Arc::new(AtomicBool::new(false));
                     let was_named = Arc::clone(&named);
+                    let is_to_cut = Arc::clone(&cut);
                     let pass_on = async move {
                         let mut bytes = vec![0_u8; 64 * 1024];
                         while let Ok(length @ 1..) = from_client.read(&mut bytes).await {
                             let wanted = only.lock().expect("no panic").clone().into_bytes();
-                            if wanted.is_empty() || bytes[..length].windows(wanted.len()).any(|part| part == wanted) {
+                            let meant = |part: &[u8]| part == wanted;
+                            // What was asked before is not meant, though its answer may still be on its way.
+                            if is_to_cut.load(Ordering::SeqCst)
+                                && (wanted.is_empty() || bytes[..length].windows(wanted.len()).any(meant))
+                            {
                                 named.store(true, Ordering::SeqCst);
                             }
                             if to_server.write_all(&bytes[..length]).await.is_err() {

@@ -594,8 +594,10 @@ fn every_command_of_the_scripts_is_in_the_documented_line() {
         line.iter().filter_map(|word| word.strip_prefix('+')).map(str::to_owned).collect();
     let mut called = BTreeSet::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/lua");
-    for entry in std::fs::read_dir(folder).expect("the scripts") {
-        let script = std::fs::read_to_string(entry.expect("a file").path()).expect("a script");
+    let entries = [folder.clone(), folder.join("parts")].map(|folder| std::fs::read_dir(folder).expect("the scripts"));
+    let paths = entries.into_iter().flatten().map(|entry| entry.expect("a file").path());
+    for path in paths.filter(|path| path.is_file()) {
+        let script = std::fs::read_to_string(path).expect("a script");
         for kind in ["redis.call(", "redis.pcall("] {
             for rest in script.split(kind).skip(1) {
                 let name = rest.strip_prefix('\'').and_then(|rest| rest.split('\'').next());

@@ -232,7 +232,7 @@ async fn a_released_charge_whose_worker_died_after_the_mark_is_due_although_the_
 /// The mutations "seen before the journal" and "seen before the wake": an error in the middle of the script leaves no trace that
 /// would turn the redelivery away.
 #[tokio::test]
-async fn an_error_in_the_middle_of_accepting_lets_the_redelivery_do_everything() {
+async fn what_keeps_a_notification_from_being_accepted_lets_the_redelivery_do_everything() {
     let app = TestApp::start().await;
     let permission = app.permission();
     let key = app.store.keys().permission(&permission.parse().expect("an id"));

@@ -169,7 +169,7 @@ pub fn mark_send(stored: &ChargeIntent, wanted: &Wanted<'_>, facts: MarkFacts) -
     Marked::Yes(stored)
 }
 
-/// `accept_notification.lua` and, without the journal, `add_hint.lua`.
+/// `accept_notifications.lua` and, without the journal, `add_hint.lua`.
 pub fn accept_notification(redis: &mut Redis, charge: Option<ChargeRef>, message: Option<u8>, service: &mut Service) {
     if let Some(message) = message {
         redis.journal |= 1 << message;

@@ -5,7 +5,7 @@
 --         5 oldest journal id to keep (ms)  6 source  7 event time  8 event type, or '' for none  9 event data (JSON)
 --         10.. journal fields and values
 -- RETURNS {'kept'} | {'duplicate'} | {'full'} | {'no_marker'} | {'wrong_type', key}
--- WHY     As accept_notification: a 200 promises that nothing was lost, so what we cannot use is kept until a person decides.
+-- WHY     As accept_notifications: a 200 promises that nothing was lost, so what we cannot use is kept until a person decides.
 if not has_marker() then return { 'no_marker' } end
 local wrong = wrong_type({ KEYS[2], 'string', KEYS[3], 'stream', KEYS[4], 'stream', KEYS[5], 'stream' })
 if wrong then return { 'wrong_type', wrong } end

@@ -4,7 +4,7 @@
 -- ARGV    1 offset  2 entry id  3 permission id  4 hint field  5 hint's published time (ms)  6 hint note (JSON)  7 hints at most
 -- RETURNS {'replayed'} | {'gone'} | {'full'} | {'no_marker'} | {'wrong_type', key} | {'newer', key}
 -- WHY     The hint and the end of the entry are one step: an entry that is gone was replayed or dropped, never lost between the two. A
---         replay that is repeated finds it gone. The newest publication stands for all, as in accept_notification: it is what a parked
+--         replay that is repeated finds it gone. The newest publication stands for all, as in accept_notifications: it is what a parked
 --         charge is released by.
 if not has_marker() then return { 'no_marker' } end
 local wrong = wrong_type({ KEYS[2], 'stream', KEYS[3], 'hash', KEYS[4], 'hash', KEYS[5], 'zset' })
