@@ -52,8 +52,10 @@ examples: setup ## The consumers of examples/ (Rust, Python, Node) on a stream t
 release:
 	cargo build --release --locked
 
-bench: ## Benchmarks
+ROUNDS ?= 3
+bench: setup ## What POST /ipn costs, beside what bounds it and what people write today (needs Node), in ROUNDS (3)
 	cargo bench --locked --bench core
+	cargo bench --locked --bench load -- speed "$(ROUNDS)"
 
 MINUTES ?= 10
 TIMES ?= 2

@@ -11,11 +11,13 @@ mod messages;
 mod meters;
 mod overload;
 mod soak;
+mod speed;
 mod world;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo bench --bench load -- overload MINUTES [TIMES], or: soak MINUTES, or: instances [speed|budget|killed]";
+const USAGE: &str = "usage: cargo bench --bench load -- overload MINUTES [TIMES], or: soak MINUTES, or: instances [speed|budget|killed], \
+    or: speed ROUNDS";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -24,6 +26,10 @@ fn main() -> ExitCode {
         [] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
+        }
+        // What `speed` is measured against is this program again.
+        [kind, certificate, topic, redis] if ["prototype", "echo"].contains(&kind.as_str()) => {
+            return serve_prototype(kind, certificate, topic, redis);
         }
         [kind] if kind == "instances" => (kind.as_str(), Some(0)),
         [kind, part] if kind == "instances" && ["speed", "budget", "killed"].contains(&part.as_str()) => {
@@ -49,6 +55,7 @@ fn main() -> ExitCode {
         }
         "instances" => runtime.block_on(instances::run(arguments.get(1).map(String::as_str))),
         "soak" => runtime.block_on(soak::run(minutes)),
+        "speed" => runtime.block_on(speed::run(usize::try_from(minutes).unwrap_or(3).max(1))),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -57,6 +64,17 @@ fn main() -> ExitCode {
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve_prototype(kind: &str, certificate: &str, topic: &str, redis: &str) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    match runtime.block_on(speed::prototype::serve(kind, certificate, topic, redis)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -25,6 +25,27 @@ pub fn request(message: &SignedMessage) -> Vec<u8> {
     bytes
 }
 
+/// Where the body of a request begins.
+fn at_body(request: &[u8]) -> usize {
+    request.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |end| end + 4)
+}
+
+pub fn body(request: &[u8]) -> &[u8] {
+    &request[at_body(request)..]
+}
+
+/// The same request with a text in it changed, in the head and in the body.
+pub fn altered(request: &[u8], change: impl Fn(&str) -> String) -> Vec<u8> {
+    let text = |bytes: &[u8]| change(&String::from_utf8_lossy(bytes));
+    let (head, body) = request.split_at(at_body(request));
+    let body = text(body);
+    let head = text(head);
+    let lines = head.lines().filter(|line| !line.is_empty() && !line.starts_with("content-length:"));
+    let mut request = lines.fold(String::new(), |head, line| head + line + "\r\n");
+    let _ = write!(request, "content-length: {}\r\n\r\n{body}", body.len());
+    request.into_bytes()
+}
+
 /// So many notifications about so many permissions that exist.
 pub fn sign(sandbox: &Sandbox, count: usize, permissions: usize) -> Vec<Prepared> {
     let permissions: Vec<String> =

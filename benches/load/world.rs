@@ -95,6 +95,11 @@ impl World {
         Service::start(self.program(&["serve"], cores).env("RUST_LOG", "warn,amazon_pay_ipn::app=info"), log)
     }
 
+    /// A place for a file that goes with the run.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Moves the time of the service and the sandbox forward.
     pub fn advance(&mut self, by: Duration) -> anyhow::Result<()> {
         self.offset += by;
