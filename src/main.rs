@@ -1,5 +1,6 @@
 //! The command line; no logic.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use amazon_pay_ipn::cli::operator::{charges, permissions, quarantine, stop};
@@ -71,8 +72,10 @@ async fn main() -> ExitCode {
         Command::Quarantine(args) => quarantine::run(args).await,
         Command::Stop(args) => stop::run(args).await,
         Command::Completions(CompletionsArgs { shell }) => {
-            clap_complete::generate(shell, &mut Arguments::command(), "amazon-pay-ipn", &mut std::io::stdout());
-            ExitCode::SUCCESS
+            // It panics where it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "amazon-pay-ipn", &mut script);
+            std::io::stdout().lock().write_all(&script).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
         }
         Command::Schema(args) => schema::run(&args),
         Command::Events(args) => events::run(*args).await,

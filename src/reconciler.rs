@@ -41,6 +41,9 @@ use quota::Turn;
 const CANDIDATES: usize = 16;
 /// How often an idle worker looks for work that other instances made due.
 const POLL: Duration = Duration::from_millis(500);
+/// A worker whose permission has to wait for tokens lets notifications that come meanwhile go first: SNS waits for them, and there is
+/// nothing to be called. Short enough for a backlog to find its way into the waiting room.
+const ACCEPTING_PAUSE: Duration = Duration::from_millis(25);
 /// Wait after an error of the store.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 /// A decision that changes nothing is not made again at once.
@@ -122,6 +125,7 @@ impl Reconciler {
         while !self.shutdown.is_cancelled() {
             let pause = match self.step().await {
                 Ok(StepOutcome::Idle) => POLL,
+                Ok(StepOutcome::Waits(_)) if self.store.is_accepting() => ACCEPTING_PAUSE,
                 Ok(_) => continue,
                 Err(error) => {
                     error!(error = &error as &dyn std::error::Error, "reconciliation failed at the store");

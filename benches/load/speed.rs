@@ -190,7 +190,7 @@ impl Stand {
         let certificate = world.file("certificate.pem");
         let address = format!("{}/{}", world.sandbox.certificate_base_url(), world.sandbox.certificate_file_name());
         std::fs::write(&certificate, reqwest::get(address).await?.error_for_status()?.bytes().await?)?;
-        let service = world.serve("serve", None)?;
+        let service = world.serve_logging("serve").await?;
         Ok(Self { world, service, requests, certificate, redis, redis_process })
     }
 
@@ -281,7 +281,7 @@ impl Stand {
         let mut took = Vec::new();
         for _ in 0..STARTS {
             let started = Stopwatch::start();
-            let service = self.world.serve("another", None)?;
+            let service = self.world.serve_logging("another").await?;
             while !reqwest::get(format!("{}/readyz", service.internal)).await?.status().is_success() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

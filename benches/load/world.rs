@@ -95,6 +95,23 @@ impl World {
         Service::start(self.program(&["serve"], cores).env("RUST_LOG", "warn,amazon_pay_ipn::app=info"), log)
     }
 
+    /// A process that logs as it does by default, a line for each notification, into a file.
+    pub async fn serve_logging(&self, name: &str) -> anyhow::Result<Service> {
+        let log = self.folder.path().join(format!("{name}.log"));
+        let file = std::fs::File::create(&log)?;
+        let mut child = self.program(&["serve"], None).env_remove("RUST_LOG").stdout(file).spawn()?;
+        while child.try_wait()?.is_none() {
+            let text = std::fs::read_to_string(&log)?;
+            // The last line may not be whole yet.
+            let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            if let Some((public, internal)) = lines.find_map(addresses) {
+                return Ok(Service { child, public, internal });
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        bail!("the service did not start: {:?}", child.wait())
+    }
+
     /// A place for a file that goes with the run.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -146,16 +163,21 @@ pub struct Service {
     pub internal: String,
 }
 
+/// Where it listens, if that is what the line says.
+fn addresses(line: &str) -> Option<(SocketAddr, String)> {
+    let said: serde_json::Value = serde_json::from_str(line).ok()?;
+    let serving = said["message"] == "serving";
+    let public = serving.then(|| said["public"].as_str()?.parse().ok()).flatten()?;
+    Some((public, format!("http://{}", said["internal"].as_str()?)))
+}
+
 impl Service {
     fn start(command: &mut Command, log: PathBuf) -> anyhow::Result<Self> {
         let mut child = command.stdout(Stdio::piped()).spawn().context("the program does not start")?;
         let mut lines = BufReader::new(child.stdout.take().context("no standard output")?);
         let mut line = String::new();
         while lines.read_line(&mut line)? > 0 {
-            let said: serde_json::Value = serde_json::from_str(&line)?;
-            if said["message"] == "serving" {
-                let public = said["public"].as_str().context("no address")?.parse()?;
-                let internal = format!("http://{}", said["internal"].as_str().context("no address")?);
+            if let Some((public, internal)) = addresses(&line) {
                 let mut file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
                 std::thread::spawn(move || std::io::copy(&mut lines.by_ref(), &mut file));
                 return Ok(Self { child, public, internal });

@@ -79,16 +79,20 @@ struct ReplayArgs {
     #[command(flatten)]
     which: Which,
     /// From this time on (RFC 3339), by the clock of Redis; all there are without it
-    #[arg(long, value_name = "TIME", conflicts_with = "after")]
+    #[arg(long, value_name = "TIME", conflicts_with = "after", value_parser = time)]
     since: Option<Timestamp>,
     /// After this entry of the stream, such as the last one that you acknowledged
     #[arg(long, value_name = "ENTRY")]
     after: Option<EntryId>,
     /// Until this time (RFC 3339)
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<Timestamp>,
     #[command(flatten)]
     given: Given,
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| "expected an RFC 3339 time, such as 2026-01-30T10:00:00Z".to_owned())
 }
 
 /// Which events.

@@ -66,7 +66,7 @@ fn say(initialised: Result<Initialised, StoreError>, init: Init, name: &str) -> 
     let (code, message) = match initialised {
         Ok(Initialised::Done { .. }) if init == Init::First => (0, format!("{name}: ready; start `serve`")),
         Ok(Initialised::Done { .. }) if init == Init::EndRecovery => {
-            (0, format!("{name}: the recovery has ended; lift the stop switch with DELETE /v1/stop"))
+            (0, format!("{name}: the recovery has ended: submissions need no declaration any more"))
         }
         Ok(Initialised::Done { held }) => {
             (0, format!("{name}: ready, the stop switch is on, {held} open charges are held; see docs/ARCHITECTURE.md"))
@@ -76,6 +76,7 @@ fn say(initialised: Result<Initialised, StoreError>, init: Init, name: &str) -> 
             (1, format!("{name}: there is data without a marker; if it was restored from a backup use --after-restore"))
         }
         Ok(Initialised::Missing) => (1, format!("{name}: there is no marker, so there is no recovery to end")),
+        Ok(Initialised::NotRecovering) => (1, format!("{name}: no recovery is under way; nothing was changed")),
         Err(error) => (1, format!("error: {error}")),
     };
     let written = if code == 0 {

@@ -104,7 +104,7 @@ pub struct TriggerArgs {
     /// Folder of the signing key and its certificate; made at first use
     #[arg(long, value_name = "FOLDER", default_value = ".amazon-pay-ipn-trigger")]
     keys: PathBuf,
-    /// Where certificates are served and subscriptions confirmed while this command runs [default: 127.0.0.1:9100]
+    /// Where certificates are served and subscriptions confirmed while this command runs [default: that of the service's settings, else 127.0.0.1:9100]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
     /// Print the answer as JSON
@@ -298,8 +298,9 @@ impl Prepared {
         let host = match CertificateHost::start(&self.listen, Arc::clone(&self.identity)).await {
             Ok(host) => host,
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => anyhow::bail!(
-                "{} is taken, by another trigger or another program; --listen takes another address, and the service has to \
-                 know it: `amazon-pay-ipn trigger settings --listen ADDRESS`",
+                "{} is taken, by another trigger or another program; where that is a sandbox, let it send: its control has \
+                 `notifications`. Else --listen takes another address, and the service has to know it: \
+                 `amazon-pay-ipn trigger settings --listen ADDRESS`",
                 self.listen
             ),
             Err(error) => return Err(error).with_context(|| format!("cannot listen at {}", self.listen)),

@@ -253,7 +253,14 @@ fn waits_for(intent: &ChargeIntent, stored: &StoredPermission, policy: &Policy) 
             format!("the buyer to update the payment method{after}, until {}", policy.attempts_end(intent))
         }
         Stage::Parked { park: Park::Attention, .. } => {
-            format!("a person{after}, until {}: the answer is not understood", policy.attempts_end(intent))
+            let unknown =
+                intent.progress.last_reason.as_ref().is_some_and(|reason| reason.as_str() == "ResourceNotFound");
+            let what = if unknown {
+                "Amazon knows no such charge permission: is the id right, and of this environment?"
+            } else {
+                "once its cause is mended, it is to be retried"
+            };
+            format!("a person{after}, until {}: {what}", policy.attempts_end(intent))
         }
         Stage::Pending { since, .. } => format!("Amazon, which decides about the charge since {since}"),
         Stage::Authorized { .. } => "its capture".to_owned(),

@@ -199,6 +199,7 @@ impl App {
         let mut answer = self.commit(call, raw, came, fault.as_ref());
         match fault {
             Some(Fault::DropAfter) => return None,
+            Some(Fault::DelayAfter(time)) => self.unless_stopped(tokio::time::sleep(time)).await?,
             Some(Fault::HoldAfter(gate)) => self.unless_stopped(gate.hold()).await?,
             Some(Fault::Garbled) => answer.body = serde_json::json!({ "releaseEnvironment": "Sandbox" }),
             Some(Fault::Rewritten(from, to)) => {

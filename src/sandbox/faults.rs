@@ -78,6 +78,8 @@ pub enum Fault {
     StatusKept(u16, String),
     /// Answers only after this (real) time, evaluated at its end.
     Delay(Duration),
+    /// Evaluates, then answers only after this (real) time.
+    DelayAfter(Duration),
     /// Closes the connection; does not evaluate.
     DropBefore,
     /// Evaluates, then closes the connection without an answer.

@@ -12,7 +12,7 @@ use x509_parser::oid_registry as oid;
 use x509_parser::prelude::{GeneralName, Pem, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-use super::explanation::{Check, RefusedClass, Step, shown};
+use super::explanation::{Check, Refused, RefusedClass, Trail, shown};
 use super::topic::TopicArn;
 use chain::{Authorities, Chain, UnknownIssuer};
 
@@ -98,73 +98,50 @@ impl SigningCertificate {
     }
 
     /// Every requirement on the certificate, judged at `now`. This is made at each use, not only when it is fetched.
-    pub(super) fn judge(&self, expected_name: &str, now: Timestamp) -> Vec<Step> {
+    pub(super) fn judge(&self, expected_name: &str, now: Timestamp, trail: &mut Trail) -> Result<(), Refused> {
         use RefusedClass::{Forbidden, Unavailable};
+        let is_named = self.names.iter().any(|name| name == expected_name);
+        trail.judge(Check::CertificateName, is_named, Forbidden, || (expected_name, shown(&self.names.join(", "))))?;
+        let signs_messages = !self.is_authority || self.chain == Chain::Pinned;
+        trail.judge(Check::CertificateUse, signs_messages, Forbidden, || {
+            ("no certificate authority", if self.is_authority { "a certificate authority" } else { "an end entity" })
+        })?;
         let key_bits = self.key.as_ref().map(|(_, bits)| *bits);
+        trail.judge(Check::CertificateKey, key_bits.is_some_and(|bits| bits >= MIN_RSA_BITS), Forbidden, || {
+            let found = key_bits.map_or_else(|| "another kind of key".to_owned(), |bits| format!("RSA, {bits} bits"));
+            (format!("an RSA key of at least {MIN_RSA_BITS} bits"), found)
+        })?;
+        trail.judge(Check::CertificateAlgorithm, self.algorithm.is_sound, Forbidden, || {
+            ("to be signed by RSA or ECDSA with SHA-256 or better", self.algorithm.name.as_str())
+        })?;
+        self.judge_chain(now, trail)?;
         // A certificate from the future points at our own clock: that may pass, so the message must come again.
-        let validity_class = if now < self.not_before { Unavailable } else { Forbidden };
-        vec![
-            Step::judged(
-                Check::CertificateName,
-                self.names.iter().any(|name| name == expected_name),
-                Forbidden,
-                expected_name,
-                shown(&self.names.join(", ")),
-            ),
-            Step::judged(
-                Check::CertificateUse,
-                !self.is_authority || self.chain == Chain::Pinned,
-                Forbidden,
-                "no certificate authority",
-                if self.is_authority { "a certificate authority" } else { "an end entity" },
-            ),
-            Step::judged(
-                Check::CertificateKey,
-                key_bits.is_some_and(|bits| bits >= MIN_RSA_BITS),
-                Forbidden,
-                format!("an RSA key of at least {MIN_RSA_BITS} bits"),
-                key_bits.map_or_else(|| "another kind of key".to_owned(), |bits| format!("RSA, {bits} bits")),
-            ),
-            Step::judged(
-                Check::CertificateAlgorithm,
-                self.algorithm.is_sound,
-                Forbidden,
-                "to be signed by RSA or ECDSA with SHA-256 or better",
-                self.algorithm.name.as_str(),
-            ),
-            self.judge_chain(now),
-            Step::judged(
-                Check::CertificateValidity,
-                self.not_before <= now && now <= self.not_after,
-                validity_class,
-                format!("to be valid at {now}"),
-                format!("valid from {} to {}", self.not_before, self.not_after),
-            ),
-        ]
+        let class = if now < self.not_before { Unavailable } else { Forbidden };
+        trail.judge(Check::CertificateValidity, self.not_before <= now && now <= self.not_after, class, || {
+            (format!("to be valid at {now}"), format!("valid from {} to {}", self.not_before, self.not_after))
+        })
     }
 
-    fn judge_chain(&self, now: Timestamp) -> Step {
+    fn judge_chain(&self, now: Timestamp, trail: &mut Trail) -> Result<(), Refused> {
         use RefusedClass::{Forbidden, Unavailable};
         let (ok, class, found) = match (&self.chain, self.unknown_issuer) {
-            (Chain::Pinned, _) => (true, Forbidden, "the very certificate that is trusted".to_owned()),
-            (Chain::Broken(why), _) => (false, Forbidden, why.clone()),
-            _ if self.is_proven(now) => (true, Forbidden, "a path to a trusted root".to_owned()),
-            (_, UnknownIssuer::Accepted) => (true, Forbidden, "unproven: no issuer that is known here".to_owned()),
-            (_, UnknownIssuer::Unavailable) => (false, Unavailable, "no issuer that is known here".to_owned()),
-            (_, UnknownIssuer::Refused) => (false, Forbidden, "no issuer that is trusted".to_owned()),
+            (Chain::Pinned, _) => (true, Forbidden, "the very certificate that is trusted"),
+            (Chain::Broken(why), _) => (false, Forbidden, why.as_str()),
+            _ if self.is_proven(now) => (true, Forbidden, "a path to a trusted root"),
+            (_, UnknownIssuer::Accepted) => (true, Forbidden, "unproven: no issuer that is known here"),
+            (_, UnknownIssuer::Unavailable) => (false, Unavailable, "no issuer that is known here"),
+            (_, UnknownIssuer::Refused) => (false, Forbidden, "no issuer that is trusted"),
         };
-        let expected = match self.unknown_issuer {
-            UnknownIssuer::Accepted => "a path to a root of Amazon, where the issuer is known (else its host vouches)",
-            UnknownIssuer::Unavailable => "a path to a root of Amazon (REQUIRE_CHAIN)",
-            UnknownIssuer::Refused => "a trust anchor, or issued by one that is valid now",
-        };
-        Step::judged(
-            Check::CertificateChain,
-            ok,
-            class,
-            expected,
-            format!("{found}; issued by {}", shown(&self.issuer)),
-        )
+        trail.judge(Check::CertificateChain, ok, class, || {
+            let expected = match self.unknown_issuer {
+                UnknownIssuer::Accepted => {
+                    "a path to a root of Amazon, where the issuer is known (else its host vouches)"
+                }
+                UnknownIssuer::Unavailable => "a path to a root of Amazon (REQUIRE_CHAIN)",
+                UnknownIssuer::Refused => "a trust anchor, or issued by one that is valid now",
+            };
+            (expected, format!("{found}; issued by {}", shown(&self.issuer)))
+        })
     }
 
     fn is_proven(&self, now: Timestamp) -> bool {
@@ -250,7 +227,6 @@ impl InvalidCertificate {
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
 mod tests {
-    use super::super::explanation::Outcome;
     use super::super::test_authority::{Key, NAME, NOW, good_certificate, issued, params, pem, self_signed};
     use super::*;
 
@@ -264,11 +240,9 @@ mod tests {
             None => Authorities::amazon(None, false),
         };
         let certificate = SigningCertificate::parse(text.as_bytes(), &authorities.unwrap()).unwrap();
-        let steps = certificate.judge(NAME, NOW.parse().unwrap());
-        steps.iter().find(|step| !step.passed()).map(|step| {
-            assert_eq!(step.outcome, Outcome::Failed(RefusedClass::Forbidden));
-            step.check
-        })
+        let refused = certificate.judge(NAME, NOW.parse().unwrap(), &mut Trail::unkept()).err()?;
+        assert_eq!(refused.class(), RefusedClass::Forbidden);
+        Check::ALL.into_iter().find(|check| check.as_str() == refused.check())
     }
 
     fn replaced(der: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {

@@ -111,18 +111,6 @@ pub struct Step {
 }
 
 impl Step {
-    /// A check that passed if `ok`, and else refuses with `class`.
-    pub(super) fn judged(
-        check: Check,
-        ok: bool,
-        class: RefusedClass,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) -> Self {
-        let outcome = if ok { Outcome::Passed } else { Outcome::Failed(class) };
-        Self { check, expected: expected.into(), found: found.into(), outcome }
-    }
-
     /// Whether the check passed.
     #[must_use]
     pub fn passed(&self) -> bool {
@@ -131,41 +119,68 @@ impl Step {
 }
 
 /// The steps of one verification as they are made.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Trail {
-    steps: Vec<Step>,
+    /// None where nobody asks for an explanation: then only a check that fails is put into words.
+    steps: Option<Vec<Step>>,
     chain_proven: bool,
 }
 
 impl Trail {
-    /// Keeps a step; a failed one ends the verification.
-    pub(super) fn add(&mut self, step: Step) -> Result<(), Refused> {
-        let refused = match step.outcome {
-            Outcome::Failed(class) => {
-                Err(Refused { class, check: step.check, expected: step.expected.clone(), found: step.found.clone() })
-            }
-            Outcome::Passed | Outcome::NotReached => Ok(()),
-        };
-        self.steps.push(step);
-        refused
+    /// For a verdict.
+    pub(super) fn unkept() -> Self {
+        Self { steps: None, chain_proven: false }
+    }
+
+    /// For an explanation.
+    pub(super) fn kept() -> Self {
+        Self { steps: Some(Vec::new()), chain_proven: false }
+    }
+
+    /// Makes a check that passes if `ok`, and else ends the verification with `class`. `words` are what was expected and what was found.
+    pub(super) fn judge<E: Into<String>, F: Into<String>>(
+        &mut self,
+        check: Check,
+        ok: bool,
+        class: RefusedClass,
+        words: impl FnOnce() -> (E, F),
+    ) -> Result<(), Refused> {
+        self.require(check, class, ok.then_some(()), words)
     }
 
     /// Makes a check that proves something: it passes if there is a proof, which is handed on.
-    pub(super) fn require<T>(
+    pub(super) fn require<T, E: Into<String>, F: Into<String>>(
         &mut self,
         check: Check,
         class: RefusedClass,
-        expected: impl Into<String>,
-        found: impl Into<String>,
         proof: Option<T>,
+        words: impl FnOnce() -> (E, F),
     ) -> Result<T, Refused> {
-        let (expected, found) = (expected.into(), found.into());
-        let Some(proof) = proof else {
-            self.steps.push(Step::judged(check, false, class, expected.as_str(), found.as_str()));
-            return Err(Refused { class, check, expected, found });
-        };
-        self.steps.push(Step::judged(check, true, class, expected, found));
+        let Some(proof) = proof else { return Err(self.failed(check, class, words)) };
+        self.passed(check, words);
         Ok(proof)
+    }
+
+    fn passed<E: Into<String>, F: Into<String>>(&mut self, check: Check, words: impl FnOnce() -> (E, F)) {
+        if let Some(steps) = &mut self.steps {
+            let (expected, found) = words();
+            steps.push(Step { check, expected: expected.into(), found: found.into(), outcome: Outcome::Passed });
+        }
+    }
+
+    fn failed<E: Into<String>, F: Into<String>>(
+        &mut self,
+        check: Check,
+        class: RefusedClass,
+        words: impl FnOnce() -> (E, F),
+    ) -> Refused {
+        let (expected, found) = words();
+        let (expected, found) = (expected.into(), found.into());
+        if let Some(steps) = &mut self.steps {
+            let outcome = Outcome::Failed(class);
+            steps.push(Step { check, expected: expected.clone(), found: found.clone(), outcome });
+        }
+        Refused { class, check, expected, found }
     }
 
     /// Keeps in mind that a path leads from the certificate to a trusted root.
@@ -180,14 +195,13 @@ impl Trail {
 
     /// All checks, with those that were not reached at the end.
     fn into_steps(self) -> Vec<Step> {
-        let reached = self.steps.len();
-        let not_reached = Check::ALL.into_iter().skip(reached).map(|check| Step {
+        let mut steps = self.steps.unwrap_or_default();
+        let not_reached = Check::ALL.into_iter().skip(steps.len()).map(|check| Step {
             check,
             expected: String::new(),
             found: String::new(),
             outcome: Outcome::NotReached,
         });
-        let mut steps = self.steps;
         steps.extend(not_reached);
         steps
     }
@@ -259,13 +273,24 @@ mod tests {
 
     #[test]
     fn a_refusal_names_its_check_and_the_rest_is_not_reached() {
-        let mut trail = Trail::default();
-        trail.add(Step::judged(Check::Delivery, true, RefusedClass::Malformed, "a", "a")).unwrap();
-        let refused = trail.add(Step::judged(Check::Envelope, false, RefusedClass::Malformed, "b", "c")).unwrap_err();
+        let mut trail = Trail::kept();
+        trail.judge(Check::Delivery, true, RefusedClass::Malformed, || ("a", "a")).unwrap();
+        let refused = trail.judge(Check::Envelope, false, RefusedClass::Malformed, || ("b", "c")).unwrap_err();
         assert_eq!((refused.class(), refused.check()), (RefusedClass::Malformed, "envelope"));
         assert_eq!(refused.to_string(), "envelope: expected b, found c");
         let steps = trail.into_steps();
         assert!(steps.iter().map(|step| step.check).eq(Check::ALL));
         assert!(steps[2..].iter().all(|step| step.outcome == Outcome::NotReached));
+    }
+
+    #[test]
+    fn where_nobody_asks_only_the_refusal_is_put_into_words() {
+        let mut trail = Trail::unkept();
+        let unasked = || -> (String, String) { panic!("nobody asked") };
+        trail.judge(Check::Delivery, true, RefusedClass::Malformed, unasked).unwrap();
+        assert_eq!(trail.require(Check::Topic, RefusedClass::Forbidden, Some(7), unasked), Ok(7));
+        let refused = trail.require(Check::Headers, RefusedClass::Malformed, None::<()>, || ("b", "c")).unwrap_err();
+        assert_eq!(refused.to_string(), "headers: expected b, found c");
+        assert_eq!(trail.into_steps().len(), Check::ALL.len());
     }
 }

@@ -15,7 +15,7 @@ use super::certificate::chain::Authorities;
 use super::certificate::source::{CertificateSource, FetchError, Web};
 use super::certificate::{CertificateUrl, InvalidCertificate, SigningCertificate};
 use super::envelope::Envelope;
-use super::explanation::{Check, Explanation, Refused, RefusedClass, Step, Trail, shown};
+use super::explanation::{Check, Explanation, Refused, RefusedClass, Trail, shown};
 use super::settings::SnsSettings;
 use super::topic::TopicArn;
 use crate::clock::Clock;
@@ -23,6 +23,7 @@ use crate::telemetry::metric;
 
 /// Bytes of an RSA signature by keys of 2048 to 8192 bits.
 const SIGNATURE_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
+const WELL_FORMED: &str = "a well-formed SNS message";
 
 /// What the request's headers say. They are not signed, so nothing is decided in the message's favour by them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -120,7 +121,7 @@ impl Verifier {
     ///
     /// [`FetchError`] if the certificate cannot be had now. It is asked for again with the next message.
     pub async fn expect(&self, body: &[u8]) -> Result<(), FetchError> {
-        let mut trail = Trail::default();
+        let mut trail = Trail::unkept();
         let Ok(envelope) = parsed(&Headers::default(), body, &mut trail) else { return Ok(()) };
         let Ok(topic) = self.allowed_topic(&envelope, &mut trail) else { return Ok(()) };
         let Ok(url) = self.certificate_url(&envelope, &topic, &mut trail) else { return Ok(()) };
@@ -133,12 +134,12 @@ impl Verifier {
     ///
     /// [`Refused`] by the first check that fails; its class says whether sending again can help.
     pub async fn verify(&self, headers: &Headers<'_>, body: &[u8]) -> Result<Verified<Envelope>, Refused> {
-        self.judge(headers, body, &mut Trail::default()).await
+        self.judge(headers, body, &mut Trail::unkept()).await
     }
 
     /// Makes the same checks and says what each came to.
     pub async fn explain(&self, headers: &Headers<'_>, body: &[u8]) -> Explanation {
-        let mut trail = Trail::default();
+        let mut trail = Trail::kept();
         let refused = self.judge(headers, body, &mut trail).await.err();
         trail.into_explanation(refused)
     }
@@ -154,18 +155,15 @@ impl Verifier {
         let topic = self.allowed_topic(&envelope, trail)?;
         let url = self.certificate_url(&envelope, &topic, trail)?;
         let algorithm = self.signature_algorithm(&envelope, trail)?;
-        trail.add(self.age(&envelope))?;
+        self.age(&envelope, trail)?;
         let signature = decoded_signature(&envelope, trail)?;
         let certificate = self.certificate(&topic, &url, trail).await?;
         let key = UnparsedPublicKey::new(algorithm, certificate.key());
         let genuine = key.verify(string_to_sign(&envelope).as_bytes(), &signature).is_ok();
-        trail.add(Step::judged(
-            Check::Signature,
-            genuine,
-            RefusedClass::Forbidden,
-            "a signature over exactly this message by the certificate's key",
-            if genuine { "that signature" } else { "a signature of something else, or by another key" },
-        ))?;
+        trail.judge(Check::Signature, genuine, RefusedClass::Forbidden, || {
+            let found = if genuine { "that signature" } else { "a signature of something else, or by another key" };
+            ("a signature over exactly this message by the certificate's key", found)
+        })?;
         let (chain, version) = (certificate.chain_label(self.clock.now()), version_label(&envelope));
         verified(chain, version).increment(1);
         Ok(Verified(envelope))
@@ -176,17 +174,19 @@ impl Verifier {
         if let Topics::AnyIn(regions) = self.topics {
             let topic = envelope.topic_arn.parse().ok();
             let topic = topic.filter(|topic: &TopicArn| regions.contains(&topic.region())).map(Cow::Owned);
-            let expected = format!("any topic in {}", regions.join(" or "));
-            return trail.require(Check::Topic, RefusedClass::Forbidden, expected, shown(&envelope.topic_arn), topic);
+            return trail.require(Check::Topic, RefusedClass::Forbidden, topic, || {
+                (format!("any topic in {}", regions.join(" or ")), shown(&envelope.topic_arn))
+            });
         }
         let topic = self.settings.topics.iter().find(|topic| topic.as_str() == envelope.topic_arn).map(Cow::Borrowed);
-        let expected = match self.settings.topics.as_slice() {
-            [] => "no topic at all: none is allow-listed".to_owned(),
-            [only] => only.to_string(),
-            many => format!("one of the {} allow-listed topics", many.len()),
-        };
-        let found = shown(&envelope.topic_arn);
-        trail.require(Check::Topic, RefusedClass::Forbidden, expected, found, topic)
+        trail.require(Check::Topic, RefusedClass::Forbidden, topic, || {
+            let expected = match self.settings.topics.as_slice() {
+                [] => "no topic at all: none is allow-listed".to_owned(),
+                [only] => only.to_string(),
+                many => format!("one of the {} allow-listed topics", many.len()),
+            };
+            (expected, shown(&envelope.topic_arn))
+        })
     }
 
     fn certificate_url(
@@ -197,9 +197,9 @@ impl Verifier {
     ) -> Result<CertificateUrl, Refused> {
         let prefix = CertificateUrl::expected_prefix(topic, self.settings.certificate_base_url.as_deref());
         let url = CertificateUrl::parse(&envelope.signing_cert_url, &prefix);
-        let expected = format!("{prefix}<32 hex digits>.pem");
-        let found = shown(&envelope.signing_cert_url);
-        trail.require(Check::CertificateUrl, RefusedClass::Forbidden, expected, found, url)
+        trail.require(Check::CertificateUrl, RefusedClass::Forbidden, url, || {
+            (format!("{prefix}<32 hex digits>.pem"), shown(&envelope.signing_cert_url))
+        })
     }
 
     fn expected_name(&self, topic: &TopicArn) -> String {
@@ -217,11 +217,14 @@ impl Verifier {
             "2" => (Some(&RSA_PKCS1_2048_8192_SHA256), RefusedClass::Malformed),
             _ => (None, RefusedClass::Malformed),
         };
-        let expected = if only_v2 { "2 (SHA-256; REQUIRE_SIGNATURE_V2 is set)" } else { "1 (SHA-1) or 2 (SHA-256)" };
-        trail.require(Check::SignatureVersion, class, expected, shown(&envelope.signature_version), algorithm)
+        trail.require(Check::SignatureVersion, class, algorithm, || {
+            let expected =
+                if only_v2 { "2 (SHA-256; REQUIRE_SIGNATURE_V2 is set)" } else { "1 (SHA-1) or 2 (SHA-256)" };
+            (expected, shown(&envelope.signature_version))
+        })
     }
 
-    fn age(&self, envelope: &Envelope) -> Step {
+    fn age(&self, envelope: &Envelope, trail: &mut Trail) -> Result<(), Refused> {
         let now = self.clock.now();
         let age = now.duration_since(envelope.timestamp);
         let (ahead, max_age) = (age.is_negative(), self.settings.max_message_age);
@@ -230,9 +233,10 @@ impl Verifier {
         } else {
             (age.unsigned_abs() <= max_age, RefusedClass::Forbidden)
         };
-        let (before, after) = (in_words(max_age), in_words(SnsSettings::MAX_FUTURE));
-        let expected = format!("at most {before} before and {after} after {now}");
-        Step::judged(Check::Timestamp, ok, class, expected, envelope.timestamp_text.as_str())
+        trail.judge(Check::Timestamp, ok, class, || {
+            let (before, after) = (in_words(max_age), in_words(SnsSettings::MAX_FUTURE));
+            (format!("at most {before} before and {after} after {now}"), envelope.timestamp_text.as_str())
+        })
     }
 
     async fn certificate(
@@ -243,16 +247,15 @@ impl Verifier {
     ) -> Result<Arc<SigningCertificate>, Refused> {
         let name = self.expected_name(topic);
         let obtained = self.certificates.obtain(url, &name).await;
-        let (expected, found) = match (&self.certificates, &obtained) {
-            (CertificateSource::Fixed(_), _) => ("the certificate that was given", "a PEM certificate".to_owned()),
-            (_, Ok(_)) => ("a certificate at that address", "a PEM certificate".to_owned()),
-            (_, Err(error)) => ("a certificate at that address", with_causes(error)),
-        };
-        let certificate =
-            trail.require(Check::Certificate, RefusedClass::Unavailable, expected, found, obtained.ok())?;
-        for step in certificate.judge(&name, self.clock.now()) {
-            trail.add(step)?;
-        }
+        let error = obtained.as_ref().err().cloned();
+        let certificate = trail.require(Check::Certificate, RefusedClass::Unavailable, obtained.ok(), || {
+            match (&self.certificates, error) {
+                (CertificateSource::Fixed(_), _) => ("the certificate that was given", "a PEM certificate".to_owned()),
+                (_, None) => ("a certificate at that address", "a PEM certificate".to_owned()),
+                (_, Some(error)) => ("a certificate at that address", with_causes(&error)),
+            }
+        })?;
+        certificate.judge(&name, self.clock.now(), trail)?;
         if certificate.chain_label(self.clock.now()) != "unproven" {
             trail.chain_is_proven();
         }
@@ -262,17 +265,24 @@ impl Verifier {
 
 fn parsed(headers: &Headers<'_>, body: &[u8], trail: &mut Trail) -> Result<Envelope, Refused> {
     use RefusedClass::Malformed;
-    let found =
-        if headers.raw_delivery { "raw delivery, which carries no signature" } else { "no sign of raw delivery" };
-    let expected = "a message in its SNS envelope";
-    trail.add(Step::judged(Check::Delivery, !headers.raw_delivery, Malformed, expected, found))?;
+    trail.judge(Check::Delivery, !headers.raw_delivery, Malformed, || {
+        let found =
+            if headers.raw_delivery { "raw delivery, which carries no signature" } else { "no sign of raw delivery" };
+        ("a message in its SNS envelope", found)
+    })?;
 
-    let parsed = Envelope::parse(body);
-    let found = match &parsed {
-        Ok(envelope) => format!("a {}", envelope.message_type().as_str()),
-        Err(error) => shown(&error.to_string()),
+    let envelope = match Envelope::parse(body) {
+        Ok(envelope) => {
+            trail.judge(Check::Envelope, true, Malformed, || {
+                (WELL_FORMED, format!("a {}", envelope.message_type().as_str()))
+            })?;
+            envelope
+        }
+        Err(error) => {
+            let found = || (WELL_FORMED, shown(&error.to_string()));
+            return trail.require(Check::Envelope, Malformed, None, found);
+        }
     };
-    let envelope = trail.require(Check::Envelope, Malformed, "a well-formed SNS message", found, parsed.ok())?;
 
     let kind = envelope.message_type().as_str();
     let pairs = [
@@ -282,11 +292,12 @@ fn parsed(headers: &Headers<'_>, body: &[u8], trail: &mut Trail) -> Result<Envel
     ];
     let odd =
         pairs.into_iter().find_map(|(name, header, body)| Some((name, header.filter(|text| *text != body)?, body)));
-    let (expected, found) = odd.map_or_else(
-        || ("headers that agree with the body, where they are given".to_owned(), "no disagreement".to_owned()),
-        |(name, header, body)| (format!("the header {name} to say {}", shown(body)), shown(header)),
-    );
-    trail.add(Step::judged(Check::Headers, odd.is_none(), Malformed, expected, found))?;
+    trail.judge(Check::Headers, odd.is_none(), Malformed, || {
+        odd.map_or_else(
+            || ("headers that agree with the body, where they are given".to_owned(), "no disagreement".to_owned()),
+            |(name, header, body)| (format!("the header {name} to say {}", shown(body)), shown(header)),
+        )
+    })?;
     Ok(envelope)
 }
 
@@ -308,11 +319,12 @@ fn authorities(settings: &SnsSettings) -> Result<Authorities, SnsError> {
 
 fn decoded_signature(envelope: &Envelope, trail: &mut Trail) -> Result<Vec<u8>, Refused> {
     let decoded = BASE64.decode(envelope.signature.as_bytes()).ok();
-    let found =
-        decoded.as_ref().map_or_else(|| "no strict Base64".to_owned(), |bytes| format!("{} bytes", bytes.len()));
+    let length = decoded.as_ref().map(Vec::len);
     let signature = decoded.filter(|bytes| SIGNATURE_BYTES.contains(&bytes.len()));
-    let expected = "Base64 of an RSA signature (256 to 1024 bytes)";
-    trail.require(Check::SignatureEncoding, RefusedClass::Malformed, expected, found, signature)
+    trail.require(Check::SignatureEncoding, RefusedClass::Malformed, signature, || {
+        let found = length.map_or_else(|| "no strict Base64".to_owned(), |length| format!("{length} bytes"));
+        ("Base64 of an RSA signature (256 to 1024 bytes)", found)
+    })
 }
 
 fn in_words(duration: Duration) -> String {
@@ -673,7 +685,7 @@ mod tests {
         let (verifier, headers) = (offline(), Headers::default());
         let genuine = signed(notification(BASE), Key::main()).to_string();
         let explanation = verifier.explain(&headers, genuine.as_bytes()).await;
-        assert!(explanation.refused.is_none() && explanation.steps.iter().all(Step::passed));
+        assert!(explanation.refused.is_none() && explanation.steps.iter().all(crate::sns::Step::passed));
         assert!(explanation.steps.iter().map(|step| step.check).eq(Check::ALL));
 
         for forged in [edited("Message", "m"), edited("Signature", "x"), edited("TopicArn", "arn:x"), json!(null)] {

@@ -72,6 +72,8 @@ pub enum Initialised {
     NotEmpty,
     /// There is no marker to end a recovery of.
     Missing,
+    /// No recovery is under way.
+    NotRecovering,
 }
 
 impl Store {
@@ -137,6 +139,7 @@ impl Store {
             "exists" => Ok(Initialised::Exists),
             "not_empty" => Ok(Initialised::NotEmpty),
             "missing" => Ok(Initialised::Missing),
+            "not_recovering" => Ok(Initialised::NotRecovering),
             _ => Err(reply.unexpected()),
         }
     }

@@ -102,6 +102,11 @@ impl Drop for Storing<'_> {
 }
 
 impl Store {
+    /// Whether notifications are being stored at this moment.
+    pub(crate) fn is_accepting(&self) -> bool {
+        self.0.queue.state().storing
+    }
+
     /// Stores a notification, with others if there are any. It is stored even if the caller has gone.
     pub(super) async fn store_together(&self, entry: Entry) -> Result<Accepted, StoreError> {
         let (answer, answered) = oneshot::channel();

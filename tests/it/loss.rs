@@ -107,6 +107,11 @@ async fn after_a_loss_a_new_charge_needs_only_to_be_called_new() {
     app.pass(HOUR, 10 * MINUTE).await;
     assert_eq!(app.state("renewal").await, "captured");
     assert_eq!(app.store.init(Init::EndRecovery).await.expect("Redis answers"), Initialised::Done { held: 0 });
+    assert_eq!(
+        app.store.init(Init::EndRecovery).await.expect("Redis answers"),
+        Initialised::NotRecovering,
+        "there is nothing to end any more"
+    );
     app.submit("after-recovery", &permission).await;
     app.run_due().await;
     assert_eq!(app.state("after-recovery").await, "captured");

@@ -116,6 +116,32 @@ async fn a_permission_says_why_its_charges_wait_and_is_closed_only_when_that_is_
 }
 
 #[tokio::test]
+async fn a_permission_that_amazon_does_not_know_is_said_to_be_unknown() {
+    let desk = Desk::start().await;
+    let unknown = "S01-7654321-7654321";
+    desk.app.submit("sub-1", unknown).await;
+    desk.app.run_due().await;
+    let why = desk.good(&["permissions", "why", unknown]).await;
+    assert!(why.out.contains("was not seen at Amazon yet: nobody looked, or Amazon knows no such id"), "{}", why.out);
+    assert!(why.out.contains("Amazon knows no such charge permission: is the id right"), "{}", why.out);
+    desk.app.finish().await;
+}
+
+#[tokio::test]
+async fn to_resolve_a_charge_one_of_three_answers_is_needed_and_all_are_named() {
+    let desk = Desk::start().await;
+    for answers in [&[][..], &["--abandoned", "--captured", "C01-1-C1"]] {
+        let given = desk.run(&[&["charges", "resolve", "sub-1"], answers].concat()).await;
+        assert_eq!(given.code, Some(2), "{}", given.complaints);
+        let named = if answers.is_empty() { &["--captured", "--abandoned", "--new-number"][..] } else { answers };
+        for answer in named.iter().filter(|answer| answer.starts_with("--")) {
+            assert!(given.complaints.contains(answer), "{answer}: {}", given.complaints);
+        }
+    }
+    desk.app.finish().await;
+}
+
+#[tokio::test]
 async fn the_stop_switch_is_thrown_and_lifted_from_a_shell() {
     let desk = Desk::start().await;
     assert!(desk.good(&["stop", "on"]).await.out.contains("is on since"));

@@ -9,7 +9,7 @@ use amazon_pay_ipn::clock::Stopwatch;
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
-use super::processes::processor;
+use super::processes::{processor, processor_alone};
 use crate::client::Connection;
 
 pub const CONNECTIONS: usize = 64;
@@ -78,7 +78,7 @@ pub async fn drive(
         senders.spawn(send(run.clone(), address, pace, expected));
     }
     tokio::time::sleep(WARM_UP).await;
-    let used = || [watched.server, watched.redis, std::process::id()].map(processor);
+    let used = || [processor(watched.server), processor(watched.redis), processor_alone(std::process::id())];
     let (before, began) = (used(), run.started.elapsed());
     run.latencies.lock().expect("nobody panicked").reset();
     // Until it is over, or nothing is left to be sent.
@@ -165,7 +165,7 @@ pub async fn scripts(
     let (ids, body): (Arc<[String]>, Arc<[u8]>) = (ids.into(), body.into());
     let (next, latencies) =
         (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?)));
-    let (started, before) = (Stopwatch::start(), [redis, std::process::id()].map(processor));
+    let (started, before) = (Stopwatch::start(), [processor(redis), processor_alone(std::process::id())]);
     let mut senders = JoinSet::new();
     for _ in 0..CONNECTIONS {
         let (script, ids, body) = (script.clone(), ids.clone(), body.clone());
@@ -191,7 +191,7 @@ pub async fn scripts(
     while let Some(sender) = senders.join_next().await {
         sender??;
     }
-    let (span, after) = (started.elapsed(), [redis, std::process::id()].map(processor));
+    let (span, after) = (started.elapsed(), [processor(redis), processor_alone(std::process::id())]);
     let latencies = latencies.lock().expect("nobody panicked").clone();
     let count = latencies.len().max(1);
     let micros = |quantile: f64| Duration::from_micros(latencies.value_at_quantile(quantile));

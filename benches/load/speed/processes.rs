@@ -113,13 +113,18 @@ fn family(process: u32) -> Vec<u32> {
 
 /// Processor time that a process and its children have used.
 pub fn processor(process: u32) -> Duration {
-    let of = |id: u32| -> Option<u32> {
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    family(process).into_iter().map(processor_alone).sum()
+}
+
+/// Processor time that a process itself has used.
+pub fn processor_alone(process: u32) -> Duration {
+    let ticks = || -> Option<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
         // The name of the program stands in brackets and may hold anything.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         Some(fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?)
     };
-    TICK * family(process).into_iter().filter_map(of).sum::<u32>()
+    TICK * ticks().unwrap_or(0)
 }
 
 /// Resident memory of a process and its children.

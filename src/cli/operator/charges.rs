@@ -83,18 +83,25 @@ struct ListArgs {
 struct ResolveArgs {
     #[arg(value_name = "ID")]
     id: String,
+    #[command(flatten)]
+    became: Became,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Became {
     /// It is this charge: it is read at Amazon, nothing is believed
-    #[arg(long, value_name = "CHARGE ID", required_unless_present_any = ["abandoned", "new_number"], conflicts_with_all = ["abandoned", "new_number"])]
+    #[arg(long, value_name = "CHARGE ID")]
     captured: Option<String>,
     /// Give it up; or, of an unverified end, it was looked at
-    #[arg(long, conflicts_with = "new_number")]
+    #[arg(long)]
     abandoned: bool,
     /// Go on with a new number: only if Seller Central shows no charge. The value is the sentence that says so; the service names it
     #[arg(long, value_name = "SENTENCE")]
     new_number: Option<String>,
-    /// Do not ask
-    #[arg(long)]
-    yes: bool,
 }
 
 /// Runs the command.
@@ -212,7 +219,7 @@ fn line(charge: &Value, json: bool) -> Result<(), OperatorError> {
 }
 
 async fn resolve(api: &Api, wanted: &ResolveArgs, json: bool) -> Result<(), OperatorError> {
-    let body = match (&wanted.captured, &wanted.new_number) {
+    let body = match (&wanted.became.captured, &wanted.became.new_number) {
         (Some(charge), _) => json!({ "as": "captured", "chargeId": charge }),
         (None, Some(sentence)) => json!({ "as": "new_number", "confirm": sentence }),
         (None, None) => {

@@ -104,13 +104,14 @@ fn why(permission: &Value, json: bool) -> Result<(), OperatorError> {
     }
     let reasons = text(permission, "reasonCodes");
     let because = if reasons.is_empty() { reasons } else { format!(" ({reasons})") };
-    print(&format!(
-        "{} is {}{because}, as looked at {}; looked at next {}.",
-        text(permission, "chargePermissionId"),
-        or(text(permission, "state"), "not looked at yet"),
-        or(time(permission, "lookedAt"), "never"),
-        or(time(permission, "nextAt"), "when something happens"),
-    ))?;
+    let state = text(permission, "state");
+    let seen = if state.is_empty() {
+        "was not seen at Amazon yet: nobody looked, or Amazon knows no such id".to_owned()
+    } else {
+        format!("is {state}{because}, as looked at {}", or(time(permission, "lookedAt"), "some time ago"))
+    };
+    let next = or(time(permission, "nextAt"), "when something happens");
+    print(&format!("{} {seen}; looked at next {next}.", text(permission, "chargePermissionId")))?;
     for charge in open(permission) {
         print(&format!(
             "  {} ({}) waits for {}.",

@@ -235,6 +235,7 @@ pub(super) fn fault(asked: &NewFault) -> Result<(Operation, Fault), Problem> {
         let status = status.ok_or_else(|| Problem::wrong("status: expected one from 200 to 599"))?;
         Ok::<_, Problem>((status, asked.reason_code.clone().unwrap_or_else(|| "InjectedBySandbox".to_owned())))
     };
+    let delay = || span("delay", asked.delay.as_deref().unwrap_or_default());
     let fault = match asked.fault.as_str() {
         "Status" => answer().map(|(status, code)| Fault::Status(status, code))?,
         "StatusAfter" => answer().map(|(status, code)| Fault::StatusAfter(status, code))?,
@@ -242,9 +243,10 @@ pub(super) fn fault(asked: &NewFault) -> Result<(Operation, Fault), Problem> {
         "DropBefore" => Fault::DropBefore,
         "DropAfter" => Fault::DropAfter,
         "Garbled" => Fault::Garbled,
-        "Delay" => Fault::Delay(span("delay", asked.delay.as_deref().unwrap_or_default())?),
+        "Delay" => Fault::Delay(delay()?),
+        "DelayAfter" => Fault::DelayAfter(delay()?),
         text => {
-            let names = "Status, StatusAfter, StatusKept, Delay, DropBefore, DropAfter or Garbled";
+            let names = "Status, StatusAfter, StatusKept, Delay, DelayAfter, DropBefore, DropAfter or Garbled";
             return Err(Problem::wrong(format!("fault: expected {names}, got {text:?}")));
         }
     };

@@ -2,7 +2,7 @@
 --
 -- KEYS    1 marker  2 schedule  3 journal  4 events
 -- ARGV    1 offset  2 'first' | 'after_loss' | 'after_restore' | 'end_recovery'  3 merchant  4 environment
--- RETURNS {'done'} | {'exists'} | {'not_empty'} | {'missing'} | {'wrong_type', key}
+-- RETURNS {'done'} | {'exists'} | {'not_empty'} | {'missing'} | {'not_recovering'} | {'wrong_type', key}
 -- WHY     An emptied or rolled-back server must be noticed at once: only a person, who knows what happened, may say that it is new.
 --         After a loss or a restored backup nothing is sent until the operator has looked.
 local wrong = wrong_type({ KEYS[1], 'hash' })
@@ -10,7 +10,7 @@ if wrong then return { 'wrong_type', wrong } end
 local mode, exists = ARGV[2], has_marker()
 if mode == 'end_recovery' then
   if not exists then return { 'missing' } end
-  redis.call('HDEL', KEYS[1], 'recovering')
+  if redis.call('HDEL', KEYS[1], 'recovering') == 0 then return { 'not_recovering' } end
   return { 'done' }
 end
 -- The same recovery again finishes one that was interrupted: perhaps not every open intent is held yet.
