@@ -59,8 +59,8 @@ async fn notifications_that_come_at_once_are_stored_in_few_calls_and_each_once()
     assert_eq!(outcomes.pop(), Some(Accepted::Duplicate), "the same message twice in one go");
     assert_eq!(outcomes, [Accepted::Stored; 200]);
     let calls = calls() - before;
-    // Four, and what else the service does meanwhile.
-    assert!((4..=12).contains(&calls), "{calls} calls for 201 messages");
+    // Seven, and what else the service does meanwhile.
+    assert!((7..=15).contains(&calls), "{calls} calls for 201 messages");
     let journal = app.journal().await;
     assert_eq!(journal.len(), 201);
     app.run_due().await;
@@ -127,7 +127,7 @@ async fn whoever_waits_behind_a_call_that_gets_no_answer_is_told_with_it_and_not
     signal("CONT", process);
     // The call that was under way may have reached it; the rest was not sent to wait for a time-out of its own.
     let stored = app.journal().await.len();
-    assert!(stored == 1 || stored == 65, "{stored}");
+    assert!(stored == 1 || stored == 33, "{stored}");
     for number in 0..100 {
         begin(&app, &format!("m{number}"), &permission).await.expect("no panic").expect("stored or known");
     }
