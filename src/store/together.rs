@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 
 use redis::{ErrorKind, RedisError};
 use tokio::sync::oneshot;
-use tracing::Instrument;
 
 use super::script::ACCEPT_NOTIFICATIONS;
 use super::{Store, StoreError, millis};
@@ -16,6 +15,8 @@ use crate::store::notifications::Accepted;
 const MOST: usize = 32;
 /// Bytes in one call, beyond the first notification: SNS sends at most 256 KiB for each.
 const MOST_BYTES: usize = 512 * 1024;
+/// That wait. The public listener holds fewer at a time; but a sender that goes away gives up its place there, and what it sent waits here.
+const MOST_WAITING: usize = 4096;
 /// Arguments of one, as `accept_notifications.lua` has them; the last is the body.
 pub(super) const ARGS: usize = 12;
 
@@ -39,7 +40,7 @@ struct Waiting {
     answer: oneshot::Sender<Result<Accepted, StoreError>>,
 }
 
-/// Those that wait for the call that is under way. Bounded by the places of the public listener.
+/// Those that wait for the call that is under way.
 #[derive(Debug, Default)]
 pub(super) struct Queue(Mutex<State>);
 
@@ -55,11 +56,14 @@ impl Queue {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nobody stores yet: then the caller has to see to it.
-    fn put(&self, waiting: Waiting) -> bool {
+    /// Whether nobody stores yet: then the caller has to see to it. `None` if there is no room.
+    fn put(&self, waiting: Waiting) -> Option<bool> {
         let mut state = self.state();
+        if state.waiting.len() >= MOST_WAITING {
+            return None;
+        }
         state.waiting.push_back(waiting);
-        !std::mem::replace(&mut state.storing, true)
+        Some(!std::mem::replace(&mut state.storing, true))
     }
 
     /// What goes into the next call; empty when nothing waits, and then nobody stores any more.
@@ -110,9 +114,11 @@ impl Store {
     /// Stores a notification, with others if there are any. It is stored even if the caller has gone.
     pub(super) async fn store_together(&self, entry: Entry) -> Result<Accepted, StoreError> {
         let (answer, answered) = oneshot::channel();
-        if self.0.queue.put(Waiting { entry, answer }) {
+        let first = self.0.queue.put(Waiting { entry, answer });
+        if first.ok_or(StoreError::Full("the line of notifications that wait to be stored"))? {
             let store = self.clone();
-            tokio::spawn(async move { store.store_waiting().await }.in_current_span());
+            // Not within the span of this message: it goes on with those of others.
+            tokio::spawn(async move { store.store_waiting().await });
         }
         let given_up = || RedisError::from((ErrorKind::Io, "storing was given up"));
         answered.await.unwrap_or_else(|_| Err(given_up().into()))

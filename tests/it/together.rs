@@ -120,6 +120,13 @@ async fn whoever_waits_behind_a_call_that_gets_no_answer_is_told_with_it_and_not
     begin(&app, "first", &permission).await.expect("no panic").expect("stored");
     signal("STOP", process);
     let storing: Vec<_> = (0..100).map(|number| begin(&app, &format!("m{number}"), &permission)).collect();
+    // Senders that go away leave what they sent behind: also that has a bound.
+    let gone: Vec<_> = (0..5000).map(|number| begin(&app, &format!("gone{number}"), &permission)).collect();
+    let mut refused = 0;
+    for stored in gone {
+        refused += u32::from(matches!(stored.await.expect("no panic"), Err(StoreError::Full(_))));
+    }
+    assert_eq!(refused, 5100 - 4096, "as many as find no room: all came before the first call went out");
     for stored in storing {
         let error = stored.await.expect("no panic").expect_err("no answer");
         assert_eq!(error.failure(), Some(Failure::TimedOut), "{error}");
